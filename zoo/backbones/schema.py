@@ -1,0 +1,82 @@
+"""Schema of a stack: the axes on which every family is a point. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from zoo.errors import ConfigError
+from zoo.nn.schema import FeedForwardConfig, MixerConfig, NormConfig
+from zoo.registry import kind, part, parts, setting
+
+Sublayer = Literal["attention", "cross_attention", "feedforward"]
+
+
+@kind("backbone", "transformer", builds="zoo.backbones.transformer:Transformer")
+@dataclass(kw_only=True)
+class TransformerConfig:
+    """A stack of equal blocks: encoder, decoder, or (with `cross_attention`) the decoder of an encoder-decoder."""
+
+    # size
+    depth: int = setting(12, "blocks", low=0)
+    width: int = setting(768, "channels d of the residual stream", low=1)
+    length: int | None = setting(
+        None, "most positions it can hold, where a table limits them; null if nothing does", low=1
+    )
+    # parts
+    norm: NormConfig = part("norm", "layer", "every norm of the stack")
+    attention: MixerConfig = part("attention", "multihead", "what mixes tokens")
+    cross_attention: MixerConfig | None = part(
+        "attention", None, "attention to a memory; null in a stack alone"
+    )
+    feedforward: FeedForwardConfig = part("feedforward", "mlp", "what happens to each token alone")
+    position: list = parts(
+        "position", "none", "how it knows where a token stands: one part, a list, or none"
+    )
+    # shape of the block
+    causal: bool = setting(False, "whether a token sees only itself and what came before")
+    placement: Literal["pre", "post", "both", "none"] = setting(
+        "pre", "norm before a sublayer, after its sum, both sides, none"
+    )
+    parallel: bool = setting(
+        False, "attention and feed-forward read the same input and add up (GPT-J, Falcon)"
+    )
+    parallel_norms: Literal[1, 2] = setting(
+        1, "norms of a parallel block: one shared, or one for each branch"
+    )
+    order: list[Sublayer] = setting(
+        ["attention", "cross_attention", "feedforward"], "sublayers of a block, in order"
+    )
+    final_norm: bool = setting(True, "norm after the last block")
+    embedding_norm: bool = setting(False, "norm before the first block (BERT, Bloom, CLIP)")
+    layer_scale: float | None = setting(
+        None, "start value of a learned factor per channel on each sublayer (DINO, CaiT)"
+    )
+    # variation over depth
+    layers: list[dict[str, Any]] = setting(
+        [], "keys that differ by layer, cycled: [{}, {attention: {window: 256}}]"
+    )
+    # training
+    dropout: float = setting(
+        0.0, "dropout on each sublayer's output and on the embeddings", low=0.0, high=1.0
+    )
+    drop_path: float = setting(
+        0.0,
+        "chance that a sample skips a sublayer, growing linearly to this at the top",
+        low=0.0,
+        high=1.0,
+    )
+    init_std: float = setting(0.02, "standard deviation of new weights", above=0.0)
+    init_residual: Literal["plain", "depth"] = setting(
+        "plain", "depth: output projections start smaller by sqrt(2 depth) (GPT-2)"
+    )
+    checkpoint: bool = setting(
+        False, "recompute blocks in the backward pass instead of storing them"
+    )
+
+    def check(self) -> None:
+        heads = getattr(self.attention, "heads", None)
+        if heads and getattr(self.attention, "head_dim", None) is None and self.width % heads:
+            raise ConfigError(
+                f"attention.heads: width {self.width} does not divide into {heads} heads; give head_dim."
+            )

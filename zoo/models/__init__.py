@@ -1,0 +1,1 @@
+"""What a name builds: tokenizers + backbone + heads + the verbs of its task."""

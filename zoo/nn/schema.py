@@ -1,0 +1,239 @@
+"""Schemas of the parts. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.errors import ConfigError
+from zoo.registry import kind, part, setting
+
+Activation = Literal[
+    "relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "relu_squared", "linear"
+]
+
+
+# -- norms -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class NormConfig:
+    """What every norm is asked: its width comes from where it stands."""
+
+
+@kind("norm", "layer", builds="zoo.nn.norm:LayerNorm")
+@dataclass(kw_only=True)
+class LayerNormConfig(NormConfig):
+    """Ba et al. 2016, arXiv 1607.06450."""
+
+    eps: float = setting(1e-5, "added to the variance", low=0.0)
+    bias: bool = setting(True, "whether a learned shift follows the learned scale")
+
+
+@kind("norm", "rms", builds="zoo.nn.norm:RMSNorm")
+@dataclass(kw_only=True)
+class RMSNormConfig(NormConfig):
+    """Zhang and Sennrich 2019, arXiv 1910.07467: no mean is subtracted, no shift is learned."""
+
+    eps: float = setting(1e-6, "added to the mean square", low=0.0)
+
+
+@kind("norm", "scale", builds="zoo.nn.norm:ScaleNorm")
+@dataclass(kw_only=True)
+class ScaleNormConfig(NormConfig):
+    """Nguyen and Salazar 2019, arXiv 1910.05895: unit length times one learned scalar, which starts at sqrt(width)."""
+
+    eps: float = setting(1e-5, "smallest length that is divided by", above=0.0)
+
+
+# -- positions -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class PositionConfig:
+    """How a stack knows where a token stands. A stack may hold several."""
+
+
+@kind("position", "learned", builds="zoo.nn.position:LearnedPosition")
+@dataclass(kw_only=True)
+class LearnedPositionConfig(PositionConfig):
+    """A table with one row per position, added to the input."""
+
+    length: int | None = setting(None, "rows of the table; null takes the stack's `length`", low=1)
+    offset: int = setting(0, "row of position 0 (RoBERTa, OPT and FSMT start at 2)", low=0)
+
+
+@kind("position", "learned-grid", builds="zoo.nn.position:LearnedGridPosition")
+@dataclass(kw_only=True)
+class LearnedGridPositionConfig(PositionConfig):
+    """A table over a grid of image patches, added to the input and interpolated to other grids (Dosovitskiy 2020)."""
+
+    prefix: bool = setting(
+        True, "whether the tokens before the grid (class, distillation) have rows too"
+    )
+    antialias: bool = setting(
+        True, "low-pass filter when a grid shrinks (timm does, transformers does not)"
+    )
+
+
+@kind("position", "sinusoidal", builds="zoo.nn.position:SinusoidalPosition")
+@dataclass(kw_only=True)
+class SinusoidalPositionConfig(PositionConfig):
+    """Fixed sines and cosines added to the input (Vaswani et al. 2017, section 3.5)."""
+
+    layout: Literal["split", "interleaved"] = setting(
+        "split", "sines then cosines, or in turns as the paper writes it"
+    )
+    spacing: Literal["paper", "tensor2tensor"] = setting(
+        "paper",
+        "exponent of the frequencies: 2i/d, or i/(d/2-1) as in tensor2tensor, fairseq and Whisper",
+    )
+    offset: int = setting(
+        0, "sine position of position 0 (fairseq starts after the padding index)", low=0
+    )
+    period: float = setting(10000.0, "longest wave length over 2 pi", above=1.0)
+
+
+@kind("position", "rope", builds="zoo.nn.position:RotaryPosition")
+@dataclass(kw_only=True)
+class RotaryPositionConfig(PositionConfig):
+    """Rotation of queries and keys (Su et al. 2021, arXiv 2104.09864), half-split layout."""
+
+    theta: float = setting(10000.0, "base of the frequencies", above=0.0)
+    fraction: float = setting(
+        1.0, "share of each head's channels that turns (GPT-NeoX: 0.25)", above=0.0, high=1.0
+    )
+    scaling: Literal["none", "linear", "dynamic", "llama3", "yarn"] = setting(
+        "none", "how contexts grow past training"
+    )
+    factor: float = setting(1.0, "how many times longer the context becomes", low=1.0)
+    original_length: int = setting(2048, "context length of the training before scaling", low=1)
+    low_frequency_factor: float = setting(
+        1.0, "llama3: wave lengths above original/this are stretched fully", above=0.0
+    )
+    high_frequency_factor: float = setting(
+        4.0, "llama3: wave lengths below original/this are kept", above=0.0
+    )
+    beta_fast: float = setting(
+        32.0, "yarn: turns over the original context above which a channel is kept", above=0.0
+    )
+    beta_slow: float = setting(
+        1.0, "yarn: turns below which a channel is stretched fully", above=0.0
+    )
+    attention_factor: float | None = setting(
+        None, "yarn: factor on cos and sin; null takes 0.1 ln(factor) + 1"
+    )
+
+
+@kind("position", "rope-grid", builds="zoo.nn.position:RotaryGridPosition")
+@dataclass(kw_only=True)
+class RotaryGridPositionConfig(PositionConfig):
+    """Rotary positions over a 2-D grid: half of the channels turn with the row, half with the column."""
+
+    theta: float = setting(100.0, "base of the frequencies", above=0.0)
+
+
+@kind("position", "alibi", builds="zoo.nn.position:AlibiPosition")
+@dataclass(kw_only=True)
+class AlibiPositionConfig(PositionConfig):
+    """A penalty on the scores that grows with distance (Press et al. 2021, arXiv 2108.12409)."""
+
+    max_bias: float = setting(
+        8.0, "the steepest heads halve per head down to 2^-max_bias", above=0.0
+    )
+
+
+# -- attention -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class KernelConfig:
+    """How outputs come from projected q, k and v."""
+
+
+@kind("kernel", "sdpa", builds="zoo.nn.kernel:SDPAKernel")
+@dataclass(kw_only=True)
+class SDPAKernelConfig(KernelConfig):
+    """PyTorch's scaled_dot_product_attention: flash, memory-efficient or math, as the machine has them."""
+
+    backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = setting(
+        "auto", "which of them; auto lets torch choose"
+    )
+
+
+@kind("kernel", "plain", builds="zoo.nn.kernel:PlainKernel")
+@dataclass(kw_only=True)
+class PlainKernelConfig(KernelConfig):
+    """softmax(q k^T * scale + bias) v written out: the path that others are tested against, and that shows its weights."""
+
+    softmax: Literal["input", "float32"] = setting("input", "dtype of the softmax")
+
+
+@dataclass(kw_only=True)
+class MixerConfig:
+    """What stands where attention stands: it takes and gives (b n d)."""
+
+
+@kind("attention", "multihead", builds="zoo.nn.attention:Attention")
+@dataclass(kw_only=True)
+class AttentionConfig(MixerConfig):
+    """Multi-head, grouped-query (kv_heads < heads) and multi-query (kv_heads = 1) attention."""
+
+    heads: int | None = setting(None, "query heads; null gives one per 64 channels", low=1)
+    kv_heads: int | None = setting(
+        None, "key and value heads; null gives as many as query heads", low=1
+    )
+    head_dim: int | None = setting(None, "channels of a head; null gives width / heads", low=1)
+    scale: float | None = setting(
+        None, "factor on the scores; null gives head_dim^-0.5 (T5: 1)", above=0.0
+    )
+    qkv_bias: bool = setting(True, "bias on the query, key and value projections")
+    out_bias: bool = setting(True, "bias on the output projection")
+    qk_norm: NormConfig | None = part(
+        "norm", None, "norm over each head's queries and keys, before positions"
+    )
+    dropout: float = setting(
+        0.0, "dropout on the attention weights, in training", low=0.0, high=1.0
+    )
+    window: int | None = setting(
+        None, "only the last so many tokens are seen (Mistral); null sees all", low=1
+    )
+    kernel: KernelConfig = part("kernel", "sdpa", "how outputs come from q, k and v")
+
+    def check(self) -> None:
+        if self.heads and self.kv_heads and self.heads % self.kv_heads:
+            raise ConfigError(
+                f"kv_heads: {self.heads} query heads cannot share {self.kv_heads} key heads evenly."
+            )
+
+
+# -- feed-forward ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class FeedForwardConfig:
+    """What happens to each token alone."""
+
+    hidden: int | None = setting(None, "inner width; null gives ratio x width", low=1)
+    ratio: float = setting(4.0, "inner width over width when `hidden` is null", above=0.0)
+    activation: Activation = setting(
+        "gelu", "gelu is the exact one (erf); gelu_tanh and quick_gelu are its approximations"
+    )
+    bias: bool = setting(True, "bias on its projections")
+    dropout: float = setting(0.0, "dropout after the activation, in training", low=0.0, high=1.0)
+
+
+@kind("feedforward", "mlp", builds="zoo.nn.feedforward:MLP")
+@dataclass(kw_only=True)
+class MLPConfig(FeedForwardConfig):
+    """down(activation(up(x)))."""
+
+
+@kind("feedforward", "gated", builds="zoo.nn.feedforward:GatedMLP")
+@dataclass(kw_only=True)
+class GatedMLPConfig(FeedForwardConfig):
+    """down(activation(gate(x)) * up(x)): the GLU family (Shazeer 2020, arXiv 2002.05202)."""
+
+    activation: Activation = setting(
+        "silu", "of the gate: silu is SwiGLU, gelu GEGLU, relu ReGLU, sigmoid GLU, linear bilinear"
+    )

@@ -1,0 +1,1 @@
+"""Raw input to tokens and back: text, image patches, spectrograms, visual codes."""

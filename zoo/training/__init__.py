@@ -1,0 +1,1 @@
+"""The training loop on plain torch: objectives, schedules, checkpoints, loggers."""
