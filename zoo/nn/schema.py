@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from zoo.errors import ConfigError
 from zoo.registry import kind, part, setting
@@ -53,6 +53,8 @@ class ScaleNormConfig(NormConfig):
 class PositionConfig:
     """How a stack knows where a token stands. A stack may hold several."""
 
+    biases_scores: ClassVar[bool] = False  # whether a kernel must be able to add a bias
+
 
 @kind("position", "learned", builds="zoo.nn.position:LearnedPosition")
 @dataclass(kw_only=True)
@@ -68,8 +70,8 @@ class LearnedPositionConfig(PositionConfig):
 class LearnedGridPositionConfig(PositionConfig):
     """A table over a grid of image patches, added to the input and interpolated to other grids (Dosovitskiy 2020)."""
 
-    prefix: bool = setting(
-        True, "whether the tokens before the grid (class, distillation) have rows too"
+    prefix: int | None = setting(
+        None, "how many of the tokens before the grid have rows too; null gives all of them", low=0
     )
     antialias: bool = setting(
         True, "low-pass filter when a grid shrinks (timm does, transformers does not)"
@@ -138,6 +140,7 @@ class RotaryGridPositionConfig(PositionConfig):
 class AlibiPositionConfig(PositionConfig):
     """A penalty on the scores that grows with distance (Press et al. 2021, arXiv 2108.12409)."""
 
+    biases_scores: ClassVar[bool] = True
     max_bias: float = setting(
         8.0, "the steepest heads halve per head down to 2^-max_bias", above=0.0
     )

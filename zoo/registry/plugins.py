@@ -34,7 +34,7 @@ class Plugin:
     distribution: str  # "zoo-acme 0.1", for messages
     conf: Path | None = None
     error: str | None = None
-    _dynamic: ModuleType | None | bool = field(default=False, repr=False)
+    _dynamic: ModuleType | bool | None = field(default=False, repr=False)
 
     def import_schemas(self) -> None:
         """Imports the plugin's `schema.py` files; raises PluginError naming the distribution when one fails."""

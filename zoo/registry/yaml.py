@@ -57,7 +57,7 @@ def read_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())  # noqa: S506 (a SafeLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -71,6 +71,6 @@ def parse_scalar(text: str) -> Any:
     if text[:1] in "{[":  # Hydra's `{name:rope}` needs no blank after the colon
         text = re.sub(r"([\w.-]+):(?=[^\s/])", r"\1: ", text)
     try:
-        return yaml.load(text, Loader=_loader()) if text else ""  # noqa: S506
+        return yaml.load(text, Loader=_loader()) if text else ""
     except yaml.YAMLError:
         return text

@@ -1,0 +1,1 @@
+"""The functions behind `import zoo`: describe (torch-free), build, share."""

@@ -1,0 +1,261 @@
+"""The stack. Whole first, parts after: Transformer, Block."""
+
+# b batch, n tokens, d width, m memory tokens, k keys (past and new)
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from zoo.backbones.schema import TransformerConfig
+from zoo.nn.attention import Context, Record, head_shape
+from zoo.nn.cache import Cache
+from zoo.nn.mask import Mask
+from zoo.nn.position import Geometry, Position, Where
+from zoo.nn.schema import AttentionConfig
+from zoo.registry import build, resolve, to_mapping
+from zoo.registry.schema import merge
+
+__all__ = ["Block", "Transformer"]
+
+
+class Transformer(nn.Module):
+    """A stack of equal blocks: encoder, decoder, or decoder with cross-attention, as its config says."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        grid: tuple[int, ...] | None = None,
+        prefix: int = 0,
+        memory_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.grid, self.prefix = grid, prefix
+        heads, _, head_dim = head_shape(config.attention, config.width)
+        geometry = Geometry(
+            config.width,
+            heads,
+            head_dim,
+            config.causal,
+            config.length,
+            grid,
+            prefix,
+            config.init_std,
+        )
+        self.positions = nn.ModuleList(build(p, geometry=geometry) for p in config.position)
+        if config.embedding_norm:
+            self.embedding_norm = build(config.norm, width=config.width)
+        self.layers = nn.ModuleList(
+            Block(self._layer_config(i), i, self.positions, memory_width)
+            for i in range(config.depth)
+        )
+        if config.final_norm:
+            self.final_norm = build(config.norm, width=config.width)
+
+    def forward(
+        self,
+        x: Tensor,  # b n d
+        *,
+        mask: Mask | None = None,
+        grid: tuple[int, ...] | None = None,
+        positions: Tensor | None = None,  # b|1 n, when they are not simply counted
+        memory: Tensor | None = None,  # b m d
+        memory_mask: Tensor | None = None,  # b m, True marks real tokens
+        cache: Cache | None = None,
+        record: Record | None = None,
+    ) -> Tensor:  # b n d
+        """Runs the stack. `mask.padding` covers past and new tokens when there is a cache."""
+        mask = mask or Mask()
+        if self.config.causal:
+            mask = mask.also(causal=True)
+        where = self._where(x, mask, positions, cache, grid or self.grid)
+        context = Context(
+            mask,
+            where=where,
+            cache=cache,
+            memory=memory,
+            memory_mask=Mask(padding=memory_mask),
+            record=record,
+        )
+        for position in self.positions:
+            x = position.embed(x, where)
+            context.angles = context.angles or position.angles(where, x.dtype)
+            bias = position.bias(where, x.dtype)
+            if bias is not None:
+                context.bias = bias if context.bias is None else context.bias + bias
+        if self.config.embedding_norm:
+            x = self.embedding_norm(x)
+        x = F.dropout(x, self.config.dropout, self.training)
+        if record is not None and -1 in record.layers:
+            record.hidden[-1] = x
+        for layer in self.layers:
+            if self.config.checkpoint and self.training:
+                x = checkpoint(layer, x, context, use_reentrant=False)
+            else:
+                x = layer(x, context)
+            if record is not None and layer.index in record.layers:
+                record.hidden[layer.index] = x
+        return self.final_norm(x) if self.config.final_norm else x
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Returns what is sharded as a unit."""
+        return list(self.layers)
+
+    def _where(
+        self,
+        x: Tensor,
+        mask: Mask,
+        positions: Tensor | None,
+        cache: Cache | None,
+        grid: tuple[int, ...] | None,
+    ) -> Where:
+        past = cache.length if cache is not None else 0
+        n = x.shape[1]
+        if mask.padding is not None:  # the first real token stands at 0, wherever the padding is
+            keys = (mask.padding.cumsum(-1) - 1).clamp(min=0)
+        else:
+            keys = torch.arange(past + n, device=x.device)[None]
+        queries = keys[:, -n:] if positions is None else positions
+        return Where(queries, keys if positions is None or past else queries, grid, self.prefix)
+
+    def _layer_config(self, index: int) -> TransformerConfig:
+        """Returns the config of one block: `layers` is cycled over the depth."""
+        changes = self.config.layers
+        change = changes[index % len(changes)] if changes else None
+        if not change:
+            return self.config
+        plain = merge(to_mapping(self.config, omit=("layers",)), change)
+        return resolve("backbone", plain, f"layers.{index % len(changes)}")
+
+
+class Block(nn.Module):
+    """Sublayers in the configured order, each with its norm and its way back into the residual stream."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        index: int,
+        positions: nn.ModuleList,
+        memory_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.placement = config.placement
+        self.parallel = config.parallel
+        self.dropout = config.dropout
+        self.drop_path = config.drop_path * index / max(config.depth - 1, 1)
+        self.scaled = config.layer_scale is not None
+        self.order = [
+            name for name in config.order if name != "cross_attention" or config.cross_attention
+        ]
+        for name in self.order:
+            setattr(self, name, self._sublayer(name, config, positions, memory_width))
+            if self.placement != "none" and not (
+                self.parallel and config.parallel_norms == 1 and name != self.order[0]
+            ):
+                setattr(self, f"{name}_norm", build(config.norm, width=config.width))
+            if self.placement == "both":
+                setattr(self, f"{name}_post_norm", build(config.norm, width=config.width))
+            if self.scaled:
+                setattr(self, f"{name}_scale", LayerScale(config.width, config.layer_scale or 0.0))
+
+    def _sublayer(
+        self,
+        name: str,
+        config: TransformerConfig,
+        positions: nn.ModuleList,
+        memory_width: int | None,
+    ) -> nn.Module:
+        depth = config.depth if config.init_residual == "depth" else 0
+        if name == "feedforward":
+            return build(config.feedforward, width=config.width, std=config.init_std, depth=depth)
+        cross = name == "cross_attention"
+        part = config.cross_attention if cross else config.attention
+        assert part is not None
+        context: dict = {"std": config.init_std, "depth": depth, "layer": self.index}
+        if isinstance(part, AttentionConfig):
+            context |= {
+                "cross": cross,
+                "memory_width": memory_width,
+                "needs": _needs(config, cross),
+                "position": None if cross else _layer_part(positions),
+            }
+        return build(part, width=config.width, **context)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
+        if self.parallel:
+            return self._forward_parallel(x, context)
+        for name in self.order:
+            y = x
+            if self.placement in ("pre", "both"):
+                y = getattr(self, f"{name}_norm")(y)
+            y = self._branch(name, y, context)
+            if self.placement == "both":
+                y = getattr(self, f"{name}_post_norm")(y)
+            x = x + self._dropped(y)
+            if self.placement == "post":
+                x = getattr(self, f"{name}_norm")(x)
+        return x
+
+    def _forward_parallel(self, x: Tensor, context: Context) -> Tensor:
+        total, normed = x, x
+        for name in self.order:
+            if hasattr(self, f"{name}_norm"):
+                normed = getattr(self, f"{name}_norm")(x)
+            total = total + self._dropped(self._branch(name, normed, context))
+        return total
+
+    def _branch(self, name: str, x: Tensor, context: Context) -> Tensor:
+        y = getattr(self, name)(x) if name == "feedforward" else getattr(self, name)(x, context)
+        return getattr(self, f"{name}_scale")(y) if self.scaled else y
+
+    def _dropped(self, y: Tensor) -> Tensor:
+        if not self.training:
+            return y
+        y = F.dropout(y, self.dropout, True)
+        if (
+            self.drop_path
+        ):  # whole samples skip the sublayer, the rest is scaled up (Huang et al. 2016)
+            keep = 1 - self.drop_path
+            y = y * torch.empty(y.shape[0], 1, 1, device=y.device, dtype=y.dtype).bernoulli_(
+                keep
+            ).div_(keep)
+        return y
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.weight, self.start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+def _needs(config: TransformerConfig, cross: bool) -> frozenset[str]:
+    """Returns what a kernel must be able to do in this stack, so that a wrong choice fails when it is built."""
+    if cross:
+        return frozenset({"cross"})
+    needs = set()
+    if config.causal:
+        needs |= {"causal", "cache"}
+    if any(p.biases_scores for p in config.position):
+        needs.add("bias")
+    return frozenset(needs)
+
+
+def _layer_part(positions: nn.ModuleList) -> nn.Module | None:
+    parts = [p.layer_part() for p in positions if isinstance(p, Position)]
+    found = [part for part in parts if part is not None]
+    assert len(found) <= 1, "two positions with parameters in every layer"
+    return found[0] if found else None

@@ -1,0 +1,106 @@
+"""From a config to a model and back: new weights, weights from files, the stored folder layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.errors import ConfigError, WeightsError
+from zoo.registry import build, resolve, to_mapping
+
+__all__ = ["FORMAT_VERSION", "as_dtype", "build_empty", "initialise", "read_config", "save"]
+
+FORMAT_VERSION = 1  # of config.json in a stored folder
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Returns the torch dtype of `fp32`, `bf16`, `fp16` (or torch's own names); raises ConfigError for others."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+    found = getattr(torch, names.get(dtype, dtype), None)
+    if not isinstance(found, torch.dtype):
+        raise ConfigError(f"Unknown dtype {dtype!r}; use fp32, bf16 or fp16.")
+    return found
+
+
+def build_empty(config: Any) -> nn.Module:
+    """Returns the model of a config on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return build(config)
+
+
+def initialise(model: nn.Module, seed: int | None = None) -> nn.Module:
+    """Fills a model with new weights, the same for the same seed; leaves torch's global generator as it was."""
+    if any(p.is_meta for p in model.parameters()):
+        model.to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        with torch.no_grad():
+            for module in model.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if reset is not None:
+                    reset()
+    return model
+
+
+def stored_mapping(config: Any) -> dict[str, Any]:
+    """Returns what config.json holds: the resolved config without weights tags, and who wrote it."""
+    from zoo import __version__
+
+    return {
+        "zoo": {"format": FORMAT_VERSION, "version": __version__},
+        "group": config.zoo_group,
+        "config": to_mapping(config, omit=("weights",)),
+    }
+
+
+def read_config(folder: Path, content: dict[str, Any]) -> Any:
+    """Returns the typed config of a stored folder's config.json; raises ConfigError for a newer format."""
+    header = content.get("zoo")
+    if not isinstance(header, dict) or not isinstance(content.get("config"), dict):
+        raise ConfigError(f"{folder / CONFIG} lacks the keys 'zoo' and 'config' of a stored model.")
+    if header.get("format") != FORMAT_VERSION:
+        raise ConfigError(
+            f"{folder / CONFIG} has format {header.get('format')!r} (written by zoo {header.get('version')}); "
+            f"this zoo reads format {FORMAT_VERSION}, so upgrade it."
+        )
+    group = content.get("group", "model")
+    try:
+        return resolve(group, content["config"])
+    except ConfigError as error:
+        raise ConfigError(f"{folder / CONFIG}: {error}") from None
+
+
+def save(model: nn.Module, folder: str | Path, card: str | None = None) -> Path:
+    """Writes config.json and model.safetensors (and README.md when a card is given or none is there) to a folder.
+
+    What is already in the folder is replaced file by file, each by renaming a finished one.
+    """
+    from zoo.weights.files import save_weights
+
+    config = getattr(model, "config", None)
+    if not hasattr(config, "zoo_kind"):
+        raise WeightsError(f"{type(model).__name__} carries no zoo config, so it cannot be stored.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model.state_dict(), folder / WEIGHTS)
+    write_text(folder / CONFIG, json.dumps(stored_mapping(config), indent=2) + "\n")
+    if card is not None or not (folder / "README.md").exists():
+        from zoo.models.card import model_card
+
+        write_text(folder / "README.md", card or model_card(config))
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file by renaming a finished one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

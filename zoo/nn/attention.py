@@ -1,0 +1,145 @@
+"""Multi-head attention with grouped keys, self or cross. The projections; what follows them is the kernel's."""
+
+# b batch, n tokens, m memory tokens, d width, h heads, g key heads, c channels of a head
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from zoo.nn.kernel import attention_weights
+from zoo.nn.linear import Linear
+from zoo.nn.mask import Mask
+from zoo.nn.position import rotate
+from zoo.nn.schema import AttentionConfig
+from zoo.registry import build
+
+if TYPE_CHECKING:
+    from zoo.nn.cache import Cache
+
+__all__ = ["Attention", "Context", "Record", "head_shape"]
+
+
+@dataclass
+class Record:
+    """What a caller wants to look at: ask before the call, read after it. Costs nothing when absent."""
+
+    attention: bool = False  # the weights of every attention, by layer
+    layers: frozenset[int] = frozenset()  # outputs of these blocks; -1 is the stack's input
+    weights: dict[int, Tensor] = field(default_factory=dict)  # layer -> b h n k
+    cross_weights: dict[int, Tensor] = field(default_factory=dict)  # layer -> b h n m
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> b n d
+
+
+@dataclass
+class Context:
+    """What every layer of one call shares."""
+
+    mask: Mask = Mask()
+    angles: tuple[Tensor, Tensor] | None = None  # cos and sin for rotary positions
+    bias: Tensor | None = None  # b|1 h n k, added to the scores
+    where: object | None = None  # zoo.nn.position.Where
+    cache: Cache | None = None
+    memory: Tensor | None = None  # b m d, what cross-attention reads
+    memory_mask: Mask = Mask()
+    record: Record | None = None
+
+
+def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
+    """Returns (heads h, key heads g, head_dim c) that a config means for a stack of this width."""
+    heads = config.heads or max(1, width // (config.head_dim or 64))
+    return heads, config.kv_heads or heads, config.head_dim or width // heads
+
+
+class Attention(nn.Module):
+    """softmax(q k^T * scale + bias) v, projected. q, k and v are one matrix (rows q | k | v) in self-attention;
+    in cross-attention q reads the stack and k, v (one matrix) read the memory, once per memory when cached."""
+
+    def __init__(
+        self,
+        config: AttentionConfig,
+        width: int,
+        *,
+        layer: int = 0,
+        cross: bool = False,
+        memory_width: int | None = None,
+        needs: frozenset[str] = frozenset(),
+        position: nn.Module | None = None,
+        std: float = 0.02,
+        depth: int = 0,
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = head_shape(config, width)
+        self.layer, self.cross = layer, cross
+        self.scale = config.scale or self.head_dim**-0.5
+        self.window = config.window
+        self.dropout = config.dropout
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        if cross:
+            self.q = Linear(width, queries, config.qkv_bias, std)
+            self.kv = Linear(memory_width or width, 2 * keys, config.qkv_bias, std)
+        else:
+            self.qkv = Linear(width, queries + 2 * keys, config.qkv_bias, std)
+        self.out = Linear(
+            queries, width, config.out_bias, std / math.sqrt(2 * depth) if depth else std
+        )
+        if config.qk_norm is not None:
+            self.q_norm = build(config.qk_norm, width=self.head_dim)
+            self.k_norm = build(config.qk_norm, width=self.head_dim)
+        self.has_qk_norm = config.qk_norm is not None
+        self.relative = position  # a part of the position that has parameters in every layer
+        self.kernel = build(config.kernel)
+        self.kernel.needs(set(needs) | ({"window"} if self.window else set()))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
+        if self.cross:
+            q, k, v = self._read_memory(x, context)
+            mask, bias = context.memory_mask, None
+        else:
+            q, k, v = self._split(self.qkv(x))
+            if self.has_qk_norm:
+                q, k = self.q_norm(q), self.k_norm(k)
+            if context.angles is not None:
+                q, k = rotate(q, *context.angles), rotate(k, *context.angles)
+            if context.cache is not None:
+                k, v = context.cache.append(self.layer, k, v)
+            mask, bias = context.mask, context.bias
+            if self.window is not None:
+                mask = mask.also(window=self.window)
+        if self.relative is not None:
+            extra = self.relative(q, k, context)
+            bias = extra if bias is None else bias + extra
+        if context.record is not None and context.record.attention:
+            kept = context.record.cross_weights if self.cross else context.record.weights
+            kept[self.layer] = attention_weights(q, k, mask, bias, self.scale).detach()
+        out, _ = self.kernel.attend(
+            q, k, v, mask, bias, self.scale, None, self.dropout if self.training else 0.0
+        )
+        return self.out(out.transpose(1, 2).flatten(2))
+
+    def _split(
+        self, qkv: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:  # b n (h+2g)c -> b h n c, b g n c
+        b, n, _ = qkv.shape
+        heads = qkv.view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
+        return heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # type: ignore[return-value]
+
+    def _read_memory(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, self.heads, self.head_dim).transpose(1, 2)
+        cached = context.cache.memory(self.layer) if context.cache is not None else None
+        if cached is not None:
+            k, v = cached
+        else:
+            assert context.memory is not None, "cross-attention without a memory"
+            kv = self.kv(context.memory)
+            kv = kv.view(kv.shape[0], kv.shape[1], 2 * self.kv_heads, self.head_dim)
+            k, v = kv.transpose(1, 2).chunk(2, dim=1)
+            if self.has_qk_norm:
+                k = self.k_norm(k)
+            if context.cache is not None:
+                context.cache.keep_memory(self.layer, k, v)
+        return (self.q_norm(q) if self.has_qk_norm else q), k, v

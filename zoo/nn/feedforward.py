@@ -1,0 +1,73 @@
+"""Feed-forwards: what happens to each token alone."""
+
+# b batch, n tokens, d width, f hidden width
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.nn.linear import Linear
+from zoo.nn.schema import GatedMLPConfig, MLPConfig
+
+__all__ = ["ACTIVATIONS", "MLP", "GatedMLP"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu_squared": lambda x: F.relu(x).square(),
+    "linear": lambda x: x,
+}
+
+
+def hidden_width(config: MLPConfig | GatedMLPConfig, width: int) -> int:
+    """Returns the inner width f that a config means for a stack of this width."""
+    return config.hidden or round(config.ratio * width)
+
+
+class MLP(nn.Module):
+    """down(activation(up(x)))."""
+
+    def __init__(self, config: MLPConfig, width: int, std: float = 0.02, depth: int = 0) -> None:
+        super().__init__()
+        hidden = hidden_width(config, width)
+        self.up = Linear(width, hidden, config.bias, std)
+        self.down = Linear(hidden, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
+        self.activation = ACTIVATIONS[config.activation]
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
+        x = self.activation(self.up(x))  # b n f
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        return self.down(x)
+
+
+class GatedMLP(nn.Module):
+    """down(activation(gate(x)) * up(x)); gate and up are one matrix, rows gate | up."""
+
+    def __init__(
+        self, config: GatedMLPConfig, width: int, std: float = 0.02, depth: int = 0
+    ) -> None:
+        super().__init__()
+        hidden = hidden_width(config, width)
+        self.gate_up = Linear(width, 2 * hidden, config.bias, std)
+        self.down = Linear(hidden, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
+        self.activation = ACTIVATIONS[config.activation]
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
+        gate, up = self.gate_up(x).chunk(2, dim=-1)  # b n f each
+        x = self.activation(gate) * up
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        return self.down(x)

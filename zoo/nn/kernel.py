@@ -1,0 +1,150 @@
+"""Attention kernels: outputs from projected q, k and v. The seam at which exact, local and linear attention swap."""
+
+# b batch, h heads, g key heads, q queries, k keys, c channels of a head
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import ConfigError
+from zoo.nn.mask import Mask
+from zoo.nn.schema import PlainKernelConfig, SDPAKernelConfig
+
+__all__ = ["Kernel", "PlainKernel", "SDPAKernel", "attention_weights"]
+
+
+class Kernel(nn.Module):
+    """The interface. `can` names what a kernel supports; `needs` checks it when a model is built, by name.
+
+    Capabilities: causal, cross (keys of another sequence), padding, prefix, window, segments, dense, bias (added to
+    the scores), cache (keys of earlier steps), dropout.
+    """
+
+    can: ClassVar[frozenset[str]] = frozenset()
+
+    def needs(self, wanted: set[str]) -> None:
+        """Raises ConfigError naming what is asked of the kernel and not supported."""
+        missing = sorted(wanted - self.can)
+        if missing:
+            name = getattr(self, "name", type(self).__name__)
+            raise ConfigError(
+                f"Kernel {name!r} cannot do: {', '.join(missing)}; kernel 'sdpa' can do all of it."
+            )
+
+    def attend(
+        self,
+        q: Tensor,  # b h q c
+        k: Tensor,  # b g k c
+        v: Tensor,  # b g k c
+        mask: Mask,
+        bias: Tensor | None,  # b|1 h q k
+        scale: float,
+        state: object | None = None,
+        dropout: float = 0.0,
+    ) -> tuple[Tensor, object | None]:
+        """Returns (output b h q c, new state)."""
+        raise NotImplementedError
+
+
+EVERYTHING = frozenset(
+    {
+        "causal",
+        "cross",
+        "padding",
+        "prefix",
+        "window",
+        "segments",
+        "dense",
+        "bias",
+        "cache",
+        "dropout",
+    }
+)
+
+
+def _dense(mask: Mask, bias: Tensor | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
+    """Returns mask and bias as the one thing SDPA takes: None, a bool matrix, or a float matrix."""
+    allowed = mask.matrix(queries, keys, like.device)
+    if bias is None:
+        return allowed
+    bias = bias.to(like.dtype)
+    if allowed is None:
+        return bias
+    return bias.masked_fill(~allowed, float("-inf"))
+
+
+class SDPAKernel(Kernel):
+    """PyTorch's fused attention. Memory is linear in n also on a CPU."""
+
+    can = EVERYTHING
+
+    def __init__(self, config: SDPAKernelConfig) -> None:
+        super().__init__()
+        self.backend = config.backend
+
+    def attend(self, q, k, v, mask, bias, scale, state=None, dropout=0.0):
+        queries, keys = q.shape[2], k.shape[2]
+        rules = mask.rules
+        causal = False
+        if rules == {"causal"} and bias is None and (queries == keys or queries == 1):
+            causal, dense = queries > 1, None  # one query at the end sees everything
+        else:
+            dense = _dense(mask, bias, queries, keys, q)
+        with self._chosen():
+            out = F.scaled_dot_product_attention(
+                q, k, v, dense, dropout, causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            )
+        return out, state
+
+    def _chosen(self):
+        if self.backend == "auto":
+            return nullcontext()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        return sdpa_kernel(
+            {
+                "flash": SDPBackend.FLASH_ATTENTION,
+                "efficient": SDPBackend.EFFICIENT_ATTENTION,
+                "math": SDPBackend.MATH,
+                "cudnn": SDPBackend.CUDNN_ATTENTION,
+            }[self.backend]
+        )
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, mask: Mask, bias: Tensor | None, scale: float, float32: bool = False
+) -> Tensor:
+    """Returns softmax(q k^T * scale + bias), b h q k; a query that may see nothing gets zeros, as in SDPA."""
+    if k.shape[1] != q.shape[1]:
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    scores = (q @ k.transpose(-1, -2)) * scale
+    if bias is not None:
+        scores = scores + bias
+    allowed = mask.matrix(q.shape[2], k.shape[2], q.device)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype) if float32 else scores.softmax(-1)
+    return weights if allowed is None else weights.nan_to_num(0.0)
+
+
+class PlainKernel(Kernel):
+    """The same written out, with the n^2 weights in memory: the reference for tests and for looking at attention."""
+
+    can = EVERYTHING
+
+    def __init__(self, config: PlainKernelConfig) -> None:
+        super().__init__()
+        self.float32 = config.softmax == "float32"
+
+    def attend(self, q, k, v, mask, bias, scale, state=None, dropout=0.0):
+        weights = attention_weights(q, k, mask, bias, scale, self.float32)
+        if dropout:
+            weights = F.dropout(weights, dropout)
+        if v.shape[1] != q.shape[1]:
+            v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        return weights @ v, state

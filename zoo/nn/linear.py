@@ -1,0 +1,59 @@
+"""Linear and embedding layers whose weights are made only when asked for.
+
+PyTorch's own layers fill their weights in the constructor; a model that is about to be loaded would pay for numbers
+that nobody reads. Here construction allocates, `reset_parameters` fills.
+"""
+
+# b batch, n tokens, i inputs, o outputs
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Embedding", "Linear", "fill_normal_"]
+
+
+def fill_normal_(weight: Tensor, std: float) -> None:
+    """Fills with a normal distribution cut at two standard deviations."""
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+class Linear(nn.Module):
+    """`x W^T + b`, weight (o i), bias (o)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.std = std
+
+    def reset_parameters(self) -> None:
+        fill_normal_(self.weight, self.std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # ... i -> ... o
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"
+
+
+class Embedding(nn.Module):
+    """A table (count width) looked up by whole numbers."""
+
+    def __init__(self, count: int, width: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, width))
+        self.std = std
+
+    def reset_parameters(self) -> None:
+        fill_normal_(self.weight, self.std)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # ... -> ... d
+        return F.embedding(tokens, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"

@@ -1,0 +1,70 @@
+"""Masks as rules, not matrices: a dense mask costs n^2, and no kernel could see through it.
+
+True always means "may be seen". Queries are the last q of the k keys, so that a mask reads the same with a cache.
+"""
+
+# b batch, h heads, q queries, k keys
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+__all__ = ["Mask"]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys each query may see: every rule that is set must allow it (a prefix widens the causal rule)."""
+
+    causal: bool = False  # no key after the query
+    window: int | None = None  # only the last so many keys, the query's own among them
+    prefix: Tensor | None = None  # (b) lengths within which every key is seen by all, causal or not
+    padding: Tensor | None = None  # (b k) bool: True marks real tokens
+    segments: Tensor | None = (
+        None  # (b k) whole numbers: only keys of the query's own segment are seen
+    )
+    dense: Tensor | None = None  # (b|1 h|1 q k) bool: the last resort
+
+    def also(self, **rules: object) -> Mask:
+        """Returns this mask with some rules replaced."""
+        return replace(self, **rules)  # type: ignore[arg-type]
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """Returns the names of the rules that are set, for a kernel to check against what it can do."""
+        return frozenset(
+            name
+            for name in ("causal", "window", "prefix", "padding", "segments", "dense")
+            if getattr(self, name) not in (None, False)
+        )
+
+    def matrix(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """Returns the bool mask (b|1 h|1 q k), or None when every query sees every key."""
+        allowed: Tensor | None = None
+        if self.causal or self.window is not None:
+            key = torch.arange(keys, device=device)
+            query = torch.arange(keys - queries, keys, device=device)
+            distance = query[:, None] - key[None, :]  # q k
+            if self.causal:
+                allowed = distance >= 0
+                if self.prefix is not None:  # b 1 k: keys inside the prefix are open to everyone
+                    allowed = allowed[None] | (key < self.prefix[:, None])[:, None]
+                if self.window is not None:
+                    allowed = allowed & (distance < self.window)
+            else:
+                assert self.window is not None
+                allowed = distance.abs() < self.window
+        if self.segments is not None:
+            same = self.segments[:, -queries:, None] == self.segments[:, None, :]  # b q k
+            allowed = same if allowed is None else allowed & same
+        if self.padding is not None:
+            real = self.padding[:, None, :]  # b 1 k
+            allowed = real if allowed is None else allowed & real
+        if allowed is not None:
+            allowed = allowed.reshape(-1, 1, *allowed.shape[-2:])  # b|1 1 q|1 k
+        if self.dense is not None:
+            allowed = self.dense if allowed is None else allowed & self.dense
+        return allowed
