@@ -58,8 +58,10 @@ def load(
 
     Args:
         name: `"vit-digits"`, `"vit-base-16.augreg"`, `"hf:org/repo@revision"`, `"dir:path"`.
-        overrides: parts to swap; what then has no place or no weights is an error, unless `partial`.
-        partial: load what fits, give the rest new weights (from `seed`); `model.load_report` lists both.
+        overrides: parts to swap; what then has no place or no weights is an error, unless
+            `partial`.
+        partial: load what fits, give the rest new weights (from `seed`); `model.load_report`
+            lists both.
         allow_pickle: also read `.bin` and `.pt` files, with torch's restricted unpickler.
         copy: read the weights into memory instead of mapping the file.
     Raises: UnknownName, ConfigError, WeightsError, HubError.
@@ -86,7 +88,8 @@ def load(
         if mapped.unmatched and not partial:
             shown = ", ".join(sorted(mapped.unmatched)[:10])
             raise WeightsError(
-                f"{path}: format '{format_name}' does not know {len(mapped.unmatched)} of its tensors: {shown}."
+                f"{path}: format '{format_name}' does not know "
+                f"{len(mapped.unmatched)} of its tensors: {shown}."
             )
         weights = mapped
     model = build_empty(typed)
@@ -103,9 +106,11 @@ def load(
 
 
 def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
-    """Writes a model to a folder that `zoo.load("dir:…")` reads; `format` names a public layout instead of ours.
+    """Writes a model to a folder that `zoo.load("dir:…")` reads; `format` names a public layout
+    instead of ours.
 
-    A public layout (for example "transformers-vit" or "timm-vit") opens in the library it comes from.
+    A public layout (for example "transformers-vit" or "timm-vit") opens in the library it comes
+    from.
     """
     from zoo.models.base import save as save_native
     from zoo.models.base import write_text
@@ -135,13 +140,14 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
     return folder
 
 
-# -- where weights lie -----------------------------------------------------------------------------------------------
+# -- where weights lie -----------------------------------------------------------------------------
 
 
 def foreign_config(
     parsed: Name, overrides: Any = (), keys: Mapping[str, Any] | None = None
 ) -> tuple[Any, str]:
-    """Returns (typed config, config.json) of `hf:…` or `dir:…`: our layout, or a public one that a format reads."""
+    """Returns (typed config, config.json) of `hf:…` or `dir:…`: our layout, or a public one that
+    a format reads."""
     from zoo.hub.config import read_hub_config
 
     folder = _folder_of(parsed)
@@ -194,7 +200,8 @@ def _format_of(folder: Path) -> str:
 
 
 def _weight_names(folder: Path) -> frozenset[str]:
-    """Returns the names of the tensors in a folder's safetensors files, for configs that cannot tell alone."""
+    """Returns the names of the tensors in a folder's safetensors files, for configs that cannot
+    tell alone."""
     from zoo.weights.files import open_weights
 
     try:
@@ -204,7 +211,8 @@ def _weight_names(folder: Path) -> frozenset[str]:
 
 
 def _weights_of(parsed: Name, typed: Any) -> tuple[Path, str]:
-    """Returns (file or folder, format) of a node's weights tag, pulled from the hub when they do not ship."""
+    """Returns (file or folder, format) of a node's weights tag, pulled from the hub when they do
+    not ship."""
     if not typed.weights:
         raise WeightsError(
             f"{parsed.name!r} has no weights; zoo.create({parsed.name!r}) gives it new ones."

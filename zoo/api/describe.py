@@ -1,4 +1,5 @@
-"""zoo.list, zoo.info, zoo.config, zoo.plugins: what there is. No torch is imported for any shipped name."""
+"""zoo.list, zoo.info, zoo.config, zoo.plugins: what there is. No torch is imported for any
+shipped name."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def config(
 ) -> Any:
     """Returns the typed, fully resolved config of a name with overrides laid over it.
 
-    Overrides are strings (`"backbone.depth=3"`), mappings of dotted keys, or keyword arguments of top-level keys.
+    Overrides are strings (`"backbone.depth=3"`), mappings of dotted keys, or keyword arguments
+    of top-level keys.
     A tag (`"vit-base-16.clip"`) adds what its weights require.
     """
     parsed = parse_name(name, group)
@@ -49,7 +51,8 @@ def config(
 
 
 def node_config(parsed: Name, overrides: Any, keys: Mapping[str, Any], group: str = "model") -> Any:
-    """Returns the config of a node: file, then what the weights tag requires, then the caller's overrides."""
+    """Returns the config of a node: file, then what the weights tag requires, then the caller's
+    overrides."""
     mapping = read_mapping(group, parsed.name)
     tag = weights_tag(mapping, parsed) if group == "model" else None
     if tag is not None:
@@ -60,7 +63,8 @@ def node_config(parsed: Name, overrides: Any, keys: Mapping[str, Any], group: st
 
 
 def weights_tag(mapping: Mapping[str, Any], parsed: Name) -> str | None:
-    """Returns the tag asked for, or the first one; None when the node has no weights. Raises UnknownName."""
+    """Returns the tag asked for, or the first one; None when the node has no weights. Raises
+    UnknownName."""
     tags = mapping.get("weights") or {}
     if parsed.tag is None:
         return next(iter(tags), None)
@@ -76,7 +80,8 @@ def weights_tag(mapping: Mapping[str, Any], parsed: Name) -> str | None:
 
 @cache
 def _counts() -> dict[str, int]:
-    """Returns name -> parameters of the shipped models, measured by tools/write_counts.py (a test keeps it true)."""
+    """Returns name -> parameters of the shipped models, measured by tools/write_counts.py (a
+    test keeps it true)."""
     file = Path(__file__).parent.parent / "registry" / "counts.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -121,7 +126,8 @@ class Info:
 def info(name: str, *overrides: str | Mapping[str, Any], **keys: Any) -> Info:
     """Returns what a name is, without building it in memory.
 
-    The parameter count of an unchanged shipped name is read from a file; anything else is counted on shapes (torch).
+    The parameter count of an unchanged shipped name is read from a file; anything else is
+    counted on shapes (torch).
     """
     parsed = parse_name(name)
     if parsed.scheme:
@@ -165,7 +171,8 @@ def _inputs(typed: Any) -> str:
 
 
 def _parts(typed: Any, path: str = "") -> Any:
-    """Yields (dotted key, class) of every part, so that each string in a node can be followed to code."""
+    """Yields (dotted key, class) of every part, so that each string in a node can be followed to
+    code."""
     import dataclasses
 
     for item in dataclasses.fields(typed):

@@ -13,9 +13,11 @@ __all__ = ["pull", "push"]
 
 
 def push(model: Any, repo: str, **options: Any) -> Any:
-    """Uploads a model, or a folder that holds one, to a hub repository in one commit; returns where it went.
+    """Uploads a model, or a folder that holds one, to a hub repository in one commit; returns
+    where it went.
 
-    Options are those of `zoo.hub.client.push`: private, revision, create_pr, message, dry_run. An existing card keeps
+    Options are those of `zoo.hub.client.push`: private, revision, create_pr, message, dry_run.
+    An existing card keeps
     its body; when nothing changed there is no commit.
     """
     from zoo.hub import client
@@ -38,7 +40,8 @@ def push(model: Any, repo: str, **options: Any) -> Any:
 
 
 def pull(name: str, **options: Any) -> Path:
-    """Downloads what a name needs into the cache and returns the folder; `zoo.load` then needs no network.
+    """Downloads what a name needs into the cache and returns the folder; `zoo.load` then needs
+    no network.
 
     Options are those of `zoo.hub.client.pull`: cache, offline, force.
     """

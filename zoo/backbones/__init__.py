@@ -1,1 +1,2 @@
-"""Stacks of blocks. One config expresses every family; nothing here knows which family it serves."""
+"""Stacks of blocks. One config expresses every family; nothing here knows which family it
+serves."""

@@ -15,7 +15,8 @@ Sublayer = Literal["attention", "cross_attention", "feedforward"]
 @kind("backbone", "transformer", builds="zoo.backbones.transformer:Transformer")
 @dataclass(kw_only=True)
 class TransformerConfig:
-    """A stack of equal blocks: encoder, decoder, or (with `cross_attention`) the decoder of an encoder-decoder."""
+    """A stack of equal blocks: encoder, decoder, or (with `cross_attention`) the decoder of an
+    encoder-decoder."""
 
     # size
     depth: int = setting(12, "blocks", low=0)
@@ -78,5 +79,6 @@ class TransformerConfig:
         heads = getattr(self.attention, "heads", None)
         if heads and getattr(self.attention, "head_dim", None) is None and self.width % heads:
             raise ConfigError(
-                f"attention.heads: width {self.width} does not divide into {heads} heads; give head_dim."
+                f"attention.heads: width {self.width} does not divide into {heads} heads; "
+                "give head_dim."
             )

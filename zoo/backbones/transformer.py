@@ -22,7 +22,8 @@ __all__ = ["Block", "Transformer"]
 
 
 class Transformer(nn.Module):
-    """A stack of equal blocks: encoder, decoder, or decoder with cross-attention, as its config says."""
+    """A stack of equal blocks: encoder, decoder, or decoder with cross-attention, as its config
+    says."""
 
     def __init__(
         self,
@@ -133,7 +134,8 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Sublayers in the configured order, each with its norm and its way back into the residual stream."""
+    """Sublayers in the configured order, each with its norm and its way back into the residual
+    stream."""
 
     def __init__(
         self,
@@ -243,7 +245,8 @@ class LayerScale(nn.Module):
 
 
 def _needs(config: TransformerConfig, cross: bool) -> frozenset[str]:
-    """Returns what a kernel must be able to do in this stack, so that a wrong choice fails when it is built."""
+    """Returns what a kernel must be able to do in this stack, so that a wrong choice fails when
+    it is built."""
     if cross:
         return frozenset({"cross"})
     needs = set()

@@ -19,7 +19,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """Returns the torch dtype of `fp32`, `bf16`, `fp16` (or torch's own names); raises ConfigError for others."""
+    """Returns the torch dtype of `fp32`, `bf16`, `fp16` (or torch's own names); raises
+    ConfigError for others."""
     if dtype is None or isinstance(dtype, torch.dtype):
         return dtype
     names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
@@ -36,7 +37,8 @@ def build_empty(config: Any) -> nn.Module:
 
 
 def initialise(model: nn.Module, seed: int | None = None) -> nn.Module:
-    """Fills a model with new weights, the same for the same seed; leaves torch's global generator as it was."""
+    """Fills a model with new weights, the same for the same seed; leaves torch's global
+    generator as it was."""
     if any(p.is_meta for p in model.parameters()):
         model.to_empty(device="cpu")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -51,7 +53,8 @@ def initialise(model: nn.Module, seed: int | None = None) -> nn.Module:
 
 
 def stored_mapping(config: Any) -> dict[str, Any]:
-    """Returns what config.json holds: the resolved config without weights tags, and who wrote it."""
+    """Returns what config.json holds: the resolved config without weights tags, and who wrote
+    it."""
     from zoo import __version__
 
     return {
@@ -62,13 +65,15 @@ def stored_mapping(config: Any) -> dict[str, Any]:
 
 
 def read_config(folder: Path, content: dict[str, Any]) -> Any:
-    """Returns the typed config of a stored folder's config.json; raises ConfigError for a newer format."""
+    """Returns the typed config of a stored folder's config.json; raises ConfigError for a newer
+    format."""
     header = content.get("zoo")
     if not isinstance(header, dict) or not isinstance(content.get("config"), dict):
         raise ConfigError(f"{folder / CONFIG} lacks the keys 'zoo' and 'config' of a stored model.")
     if header.get("format") != FORMAT_VERSION:
         raise ConfigError(
-            f"{folder / CONFIG} has format {header.get('format')!r} (written by zoo {header.get('version')}); "
+            f"{folder / CONFIG} has format {header.get('format')!r} "
+            f"(written by zoo {header.get('version')}); "
             f"this zoo reads format {FORMAT_VERSION}, so upgrade it."
         )
     group = content.get("group", "model")
@@ -79,7 +84,8 @@ def read_config(folder: Path, content: dict[str, Any]) -> Any:
 
 
 def save(model: nn.Module, folder: str | Path, card: str | None = None) -> Path:
-    """Writes config.json and model.safetensors (and README.md when a card is given or none is there) to a folder.
+    """Writes config.json and model.safetensors (and README.md when a card is given or none is
+    there) to a folder.
 
     What is already in the folder is replaced file by file, each by renaming a finished one.
     """

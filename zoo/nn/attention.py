@@ -1,4 +1,5 @@
-"""Multi-head attention with grouped keys, self or cross. The projections; what follows them is the kernel's."""
+"""Multi-head attention with grouped keys, self or cross. The projections; what follows them is
+the kernel's."""
 
 # b batch, n tokens, m memory tokens, d width, h heads, g key heads, c channels of a head
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.nn.kernel import attention_weights
 from zoo.nn.linear import Linear
@@ -25,7 +27,8 @@ __all__ = ["Attention", "Context", "Record", "head_shape"]
 
 @dataclass
 class Record:
-    """What a caller wants to look at: ask before the call, read after it. Costs nothing when absent."""
+    """What a caller wants to look at: ask before the call, read after it. Costs nothing when
+    absent."""
 
     attention: bool = False  # the weights of every attention, by layer
     layers: frozenset[int] = frozenset()  # outputs of these blocks; -1 is the stack's input
@@ -38,14 +41,20 @@ class Record:
 class Context:
     """What every layer of one call shares."""
 
-    mask: Mask = Mask()
+    mask: Mask = field(default_factory=Mask)
     angles: tuple[Tensor, Tensor] | None = None  # cos and sin for rotary positions
     bias: Tensor | None = None  # b|1 h n k, added to the scores
     where: object | None = None  # zoo.nn.position.Where
     cache: Cache | None = None
     memory: Tensor | None = None  # b m d, what cross-attention reads
-    memory_mask: Mask = Mask()
+    memory_mask: Mask = field(default_factory=Mask)
     record: Record | None = None
+    source: Tensor | None = (
+        None  # b k d, where self-attention reads keys and values when not from x (XLNet)
+    )
+    types: tuple[Tensor, Tensor] | None = (
+        None  # segments of the queries (b n) and of the keys (b k)
+    )
 
 
 def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
@@ -55,8 +64,10 @@ def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
 
 
 class Attention(nn.Module):
-    """softmax(q k^T * scale + bias) v, projected. q, k and v are one matrix (rows q | k | v) in self-attention;
-    in cross-attention q reads the stack and k, v (one matrix) read the memory, once per memory when cached."""
+    """softmax(q k^T * scale + bias) v, projected. q, k and v are one matrix (rows q | k | v) in
+    self-attention;
+    in cross-attention q reads the stack and k, v (one matrix) read the memory, once per memory
+    when cached."""
 
     def __init__(
         self,
@@ -77,6 +88,7 @@ class Attention(nn.Module):
         self.scale = config.scale or self.head_dim**-0.5
         self.window = config.window
         self.dropout = config.dropout
+        self.clip = config.clip
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         if cross:
             self.q = Linear(width, queries, config.qkv_bias, std)
@@ -91,6 +103,7 @@ class Attention(nn.Module):
             self.k_norm = build(config.qk_norm, width=self.head_dim)
         self.has_qk_norm = config.qk_norm is not None
         self.relative = position  # a part of the position that has parameters in every layer
+        self.attend_values = getattr(position, "attend_values", None)
         self.kernel = build(config.kernel)
         self.kernel.needs(set(needs) | ({"window"} if self.window else set()))
 
@@ -99,7 +112,7 @@ class Attention(nn.Module):
             q, k, v = self._read_memory(x, context)
             mask, bias = context.memory_mask, None
         else:
-            q, k, v = self._split(self.qkv(x))
+            q, k, v = self._project(x, context.source)
             if self.has_qk_norm:
                 q, k = self.q_norm(q), self.k_norm(k)
             if context.angles is not None:
@@ -108,22 +121,37 @@ class Attention(nn.Module):
                 k, v = context.cache.append(self.layer, k, v)
             mask, bias = context.mask, context.bias
             if self.window is not None:
-                mask = mask.also(window=self.window)
+                mask = mask.windowed(self.window)
         if self.relative is not None:
-            extra = self.relative(q, k, context)
+            extra = self.relative(q, k, context, self.scale)
             bias = extra if bias is None else bias + extra
         if context.record is not None and context.record.attention:
             kept = context.record.cross_weights if self.cross else context.record.weights
             kept[self.layer] = attention_weights(q, k, mask, bias, self.scale).detach()
-        out, _ = self.kernel.attend(
-            q, k, v, mask, bias, self.scale, None, self.dropout if self.training else 0.0
-        )
+        dropout = self.dropout if self.training else 0.0
+        if self.attend_values is not None:  # positions in the values, which no fused kernel knows
+            out = self.attend_values(q, k, v, mask, bias, self.scale, dropout)
+        else:
+            out, _ = self.kernel.attend(q, k, v, mask, bias, self.scale, None, dropout)
         return self.out(out.transpose(1, 2).flatten(2))
 
-    def _split(
-        self, qkv: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:  # b n (h+2g)c -> b h n c, b g n c
+    def _project(self, x: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns q (b h n c), k and v (b g k c): all from x, or keys and values from another
+        sequence."""
+        if source is None:
+            return self._split(self.qkv(x))
+        weight, bias = self.qkv.weight, self.qkv.bias
+        rows = self.heads * self.head_dim
+        q = F.linear(x, weight[:rows], None if bias is None else bias[:rows])
+        kv = F.linear(source, weight[rows:], None if bias is None else bias[rows:])
+        q = q.view(*q.shape[:2], self.heads, self.head_dim).transpose(1, 2)
+        k, v = kv.view(*kv.shape[:2], -1, self.head_dim).transpose(1, 2).chunk(2, dim=1)
+        return q, k, v
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # b n (h+2g)c -> b h n c, …
         b, n, _ = qkv.shape
+        if self.clip is not None:
+            qkv = qkv.clamp(-self.clip, self.clip)
         heads = qkv.view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         return heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # type: ignore[return-value]
 

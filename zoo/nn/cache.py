@@ -1,4 +1,5 @@
-"""Caches of keys and values. A decoder hands each layer's new k and v to one and gets all of them back."""
+"""Caches of keys and values. A decoder hands each layer's new k and v to one and gets all of
+them back."""
 
 # b batch, g key heads, n tokens, c channels of a head
 
@@ -21,14 +22,16 @@ class Cache(Protocol):
         """Adds new keys and values (b g n c) of a layer and returns all of its keys and values."""
 
     def memory(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Returns the keys and values of the memory that cross-attention of this layer kept, if any."""
+        """Returns the keys and values of the memory that cross-attention of this layer kept, if
+        any."""
 
     def keep_memory(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Keeps the keys and values of the memory: computed once, read at every step."""
 
 
 class DynamicCache:
-    """Grows by concatenation. Costs 2 * layers * b * g * n * c numbers, and a copy of a layer's part per step."""
+    """Grows by concatenation. Costs 2 * layers * b * g * n * c numbers, and a copy of a layer's
+    part per step."""
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}

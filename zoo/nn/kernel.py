@@ -1,4 +1,5 @@
-"""Attention kernels: outputs from projected q, k and v. The seam at which exact, local and linear attention swap."""
+"""Attention kernels: outputs from projected q, k and v. The seam at which exact, local and
+linear attention swap."""
 
 # b batch, h heads, g key heads, q queries, k keys, c channels of a head
 
@@ -19,9 +20,11 @@ __all__ = ["Kernel", "PlainKernel", "SDPAKernel", "attention_weights"]
 
 
 class Kernel(nn.Module):
-    """The interface. `can` names what a kernel supports; `needs` checks it when a model is built, by name.
+    """The interface. `can` names what a kernel supports; `needs` checks it when a model is
+    built, by name.
 
-    Capabilities: causal, cross (keys of another sequence), padding, prefix, window, segments, dense, bias (added to
+    Capabilities: causal, cross (keys of another sequence), padding, prefix, window, segments,
+        dense, bias (added to
     the scores), cache (keys of earlier steps), dropout.
     """
 
@@ -67,17 +70,6 @@ EVERYTHING = frozenset(
 )
 
 
-def _dense(mask: Mask, bias: Tensor | None, queries: int, keys: int, like: Tensor) -> Tensor | None:
-    """Returns mask and bias as the one thing SDPA takes: None, a bool matrix, or a float matrix."""
-    allowed = mask.matrix(queries, keys, like.device)
-    if bias is None:
-        return allowed
-    bias = bias.to(like.dtype)
-    if allowed is None:
-        return bias
-    return bias.masked_fill(~allowed, float("-inf"))
-
-
 class SDPAKernel(Kernel):
     """PyTorch's fused attention. Memory is linear in n also on a CPU."""
 
@@ -94,7 +86,7 @@ class SDPAKernel(Kernel):
         if rules == {"causal"} and bias is None and (queries == keys or queries == 1):
             causal, dense = queries > 1, None  # one query at the end sees everything
         else:
-            dense = _dense(mask, bias, queries, keys, q)
+            dense = mask.matrix(queries, keys, q.device, bias)
         with self._chosen():
             out = F.scaled_dot_product_attention(
                 q, k, v, dense, dropout, causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
@@ -119,7 +111,8 @@ class SDPAKernel(Kernel):
 def attention_weights(
     q: Tensor, k: Tensor, mask: Mask, bias: Tensor | None, scale: float, float32: bool = False
 ) -> Tensor:
-    """Returns softmax(q k^T * scale + bias), b h q k; a query that may see nothing gets zeros, as in SDPA."""
+    """Returns softmax(q k^T * scale + bias), b h q k; a query that may see nothing gets zeros,
+    as in SDPA."""
     if k.shape[1] != q.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     scores = (q @ k.transpose(-1, -2)) * scale
@@ -133,7 +126,8 @@ def attention_weights(
 
 
 class PlainKernel(Kernel):
-    """The same written out, with the n^2 weights in memory: the reference for tests and for looking at attention."""
+    """The same written out, with the n^2 weights in memory: the reference for tests and for
+    looking at attention."""
 
     can = EVERYTHING
 

@@ -1,6 +1,7 @@
 """Linear and embedding layers whose weights are made only when asked for.
 
-PyTorch's own layers fill their weights in the constructor; a model that is about to be loaded would pay for numbers
+PyTorch's own layers fill their weights in the constructor; a model that is about to be loaded
+would pay for numbers
 that nobody reads. Here construction allocates, `reset_parameters` fills.
 """
 

@@ -1,13 +1,14 @@
 """Masks as rules, not matrices: a dense mask costs n^2, and no kernel could see through it.
 
-True always means "may be seen". Queries are the last q of the k keys, so that a mask reads the same with a cache.
+True always means "may be seen". Queries are the last q of the k keys, so that a mask reads the
+same with a cache.
 """
 
 # b batch, h heads, q queries, k keys
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ __all__ = ["Mask"]
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys each query may see: every rule that is set must allow it (a prefix widens the causal rule)."""
+    """Which keys each query may see: every rule that is set must allow it (a prefix widens the
+    causal rule)."""
 
     causal: bool = False  # no key after the query
     window: int | None = None  # only the last so many keys, the query's own among them
@@ -27,22 +29,57 @@ class Mask:
         None  # (b k) whole numbers: only keys of the query's own segment are seen
     )
     dense: Tensor | None = None  # (b|1 h|1 q k) bool: the last resort
+    # What was worked out once serves every layer of a call: matrices, and masks derived from this
+    # one.
+    _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def also(self, **rules: object) -> Mask:
         """Returns this mask with some rules replaced."""
         return replace(self, **rules)  # type: ignore[arg-type]
 
+    def windowed(self, window: int) -> Mask:
+        """Returns this mask with a window; the same object for the same window."""
+        if window not in self._kept:
+            self._kept[window] = self.also(window=window)
+        return self._kept[window]
+
     @property
     def rules(self) -> frozenset[str]:
-        """Returns the names of the rules that are set, for a kernel to check against what it can do."""
-        return frozenset(
-            name
-            for name in ("causal", "window", "prefix", "padding", "segments", "dense")
-            if getattr(self, name) not in (None, False)
+        """Returns the names of the rules that are set, for a kernel to check against what it can
+        do."""
+        values = (
+            ("causal", self.causal or None),
+            ("window", self.window),
+            ("prefix", self.prefix),
+            ("padding", self.padding),
+            ("segments", self.segments),
+            ("dense", self.dense),
         )
+        return frozenset(name for name, value in values if value is not None)
 
-    def matrix(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """Returns the bool mask (b|1 h|1 q k), or None when every query sees every key."""
+    def matrix(
+        self, queries: int, keys: int, device: torch.device, bias: Tensor | None = None
+    ) -> Tensor | None:
+        """Returns the mask as a matrix (b|1 h|1 q k): bool, or None when every query sees every
+        key.
+
+        With a `bias` on the scores the matrix is a float one: the bias, and -inf where nothing
+        may be seen.
+        """
+        size = (queries, keys, device)
+        if size not in self._kept:
+            self._kept[size] = self._allowed(queries, keys, device)
+        allowed = self._kept[size]
+        if bias is None or allowed is None:
+            return allowed if bias is None else bias
+        # One slot: a bias of the whole stack is met again in the next layer, a layer's own is not.
+        last, joined = self._kept.get("bias", (None, None))
+        if last is not bias:
+            joined = bias.masked_fill(~allowed, float("-inf"))
+            self._kept["bias"] = (bias, joined)
+        return joined
+
+    def _allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         allowed: Tensor | None = None
         if self.causal or self.window is not None:
             key = torch.arange(keys, device=device)

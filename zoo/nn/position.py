@@ -1,7 +1,9 @@
 """Positions: how a stack knows where a token stands.
 
-One interface with three places to act: on the input (`embed`), on queries and keys (`angles`, applied by
-`rotate`), and on the scores (`bias`). What needs parameters in every layer adds a fourth (`layer_part`).
+One interface with three places to act: on the input (`embed`), on queries and keys (`angles`,
+applied by
+`rotate`), and on the scores (`bias`). What needs parameters in every layer adds a fourth
+(`layer_part`).
 """
 
 # b batch, n tokens, q queries, k keys, d width, h heads, c channels of a head
@@ -56,7 +58,8 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Where:
-    """Where the tokens of one call stand. Positions follow the padding mask, so left padding changes nothing."""
+    """Where the tokens of one call stand. Positions follow the padding mask, so left padding
+    changes nothing."""
 
     queries: Tensor  # b|1 q, whole numbers
     keys: Tensor  # b|1 k; equal to queries without a cache
@@ -72,7 +75,8 @@ class Position(nn.Module):
         return x
 
     def angles(self, where: Where, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-        """Returns (cos, sin), each (b|1 1 q c'), with c' the channels that turn; None when nothing does."""
+        """Returns (cos, sin), each (b|1 1 q c'), with c' the channels that turn; None when
+        nothing does."""
         return None
 
     def bias(self, where: Where, dtype: torch.dtype) -> Tensor | None:
@@ -80,11 +84,12 @@ class Position(nn.Module):
         return None
 
     def layer_part(self) -> nn.Module | None:
-        """Returns a new module for one layer's attention, for positions with parameters in every layer."""
+        """Returns a new module for one layer's attention, for positions with parameters in every
+        layer."""
         return None
 
 
-# -- on the input ----------------------------------------------------------------------------------------------------
+# -- on the input ----------------------------------------------------------------------------------
 
 
 class LearnedPosition(Position):
@@ -117,7 +122,8 @@ class LearnedPosition(Position):
 
 
 class LearnedGridPosition(Position):
-    """x + table over a grid, bicubically interpolated when a picture has another grid than the table."""
+    """x + table over a grid, bicubically interpolated when a picture has another grid than the
+    table."""
 
     def __init__(self, config: LearnedGridPositionConfig, geometry: Geometry) -> None:
         super().__init__()
@@ -143,7 +149,8 @@ class LearnedGridPosition(Position):
         return x + torch.cat([self.weight[: self.rows], F.pad(patches, (0, 0, free, 0))])
 
     def resized(self, grid: tuple[int, ...]) -> Tensor:
-        """Returns the grid's rows of the table interpolated to another grid, (rows * columns, d)."""
+        """Returns the grid's rows of the table interpolated to another grid, (rows * columns,
+        d)."""
         table = self.weight[self.rows :].float().reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
         table = F.interpolate(
             table, size=tuple(grid), mode="bicubic", align_corners=False, antialias=self.antialias
@@ -176,11 +183,12 @@ class SinusoidalPosition(Position):
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
-# -- on queries and keys ---------------------------------------------------------------------------------------------
+# -- on queries and keys ---------------------------------------------------------------------------
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns pairs (channel i, channel i + half) of x (b h n c) by the given angles; channels past cos' are kept."""
+    """Turns pairs (channel i, channel i + half) of x (b h n c) by the given angles; channels
+    past cos' are kept."""
     turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
@@ -247,7 +255,8 @@ class RotaryPosition(Position):
 
 
 class RotaryGridPosition(Position):
-    """Half of each head's channels turn with the row, half with the column; prefix tokens stay as they are."""
+    """Half of each head's channels turn with the row, half with the column; prefix tokens stay
+    as they are."""
 
     def __init__(self, config: RotaryGridPositionConfig, geometry: Geometry) -> None:
         super().__init__()
@@ -278,11 +287,12 @@ class RotaryGridPosition(Position):
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-# -- on the scores ---------------------------------------------------------------------------------------------------
+# -- on the scores ---------------------------------------------------------------------------------
 
 
 def alibi_slopes(heads: int, max_bias: float = 8.0) -> Tensor:
-    """Returns the slope of each head: a geometric series, filled up from the next power of two (section 3)."""
+    """Returns the slope of each head: a geometric series, filled up from the next power of two
+    (section 3)."""
     power = 2 ** math.floor(math.log2(heads))
     slopes = [2 ** (-max_bias * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-max_bias * (2 * i + 1) / (2 * power)) for i in range(heads - power)]

@@ -13,7 +13,7 @@ Activation = Literal[
 ]
 
 
-# -- norms -----------------------------------------------------------------------------------------------------------
+# -- norms -----------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -41,12 +41,13 @@ class RMSNormConfig(NormConfig):
 @kind("norm", "scale", builds="zoo.nn.norm:ScaleNorm")
 @dataclass(kw_only=True)
 class ScaleNormConfig(NormConfig):
-    """Nguyen and Salazar 2019, arXiv 1910.05895: unit length times one learned scalar, which starts at sqrt(width)."""
+    """Nguyen and Salazar 2019, arXiv 1910.05895: unit length times one learned scalar, which
+    starts at sqrt(width)."""
 
     eps: float = setting(1e-5, "smallest length that is divided by", above=0.0)
 
 
-# -- positions -------------------------------------------------------------------------------------------------------
+# -- positions -------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -68,7 +69,8 @@ class LearnedPositionConfig(PositionConfig):
 @kind("position", "learned-grid", builds="zoo.nn.position:LearnedGridPosition")
 @dataclass(kw_only=True)
 class LearnedGridPositionConfig(PositionConfig):
-    """A table over a grid of image patches, added to the input and interpolated to other grids (Dosovitskiy 2020)."""
+    """A table over a grid of image patches, added to the input and interpolated to other grids
+    (Dosovitskiy 2020)."""
 
     prefix: int | None = setting(
         None, "how many of the tokens before the grid have rows too; null gives all of them", low=0
@@ -130,7 +132,8 @@ class RotaryPositionConfig(PositionConfig):
 @kind("position", "rope-grid", builds="zoo.nn.position:RotaryGridPosition")
 @dataclass(kw_only=True)
 class RotaryGridPositionConfig(PositionConfig):
-    """Rotary positions over a 2-D grid: half of the channels turn with the row, half with the column."""
+    """Rotary positions over a 2-D grid: half of the channels turn with the row, half with the
+    column."""
 
     theta: float = setting(100.0, "base of the frequencies", above=0.0)
 
@@ -146,7 +149,48 @@ class AlibiPositionConfig(PositionConfig):
     )
 
 
-# -- attention -------------------------------------------------------------------------------------------------------
+@kind("position", "t5", builds="zoo.nn.relative:BucketPosition")
+@dataclass(kw_only=True)
+class BucketPositionConfig(PositionConfig):
+    """A learned bias per head and bucket of distances (Raffel et al. 2020, arXiv 1910.10683,
+    section 2.1)."""
+
+    biases_scores: ClassVar[bool] = True
+    buckets: int = setting(
+        32, "rows of the table; in both directions half of them serve each", low=2
+    )
+    max_distance: int = setting(128, "distances from here on share the last bucket", low=1)
+    per_layer: bool = setting(False, "a table in every layer (UMT5) instead of one for the stack")
+
+
+@kind("position", "shaw", builds="zoo.nn.relative:ShawPosition")
+@dataclass(kw_only=True)
+class ShawPositionConfig(PositionConfig):
+    """Learned vectors for clipped distances, added to keys and values (Shaw et al. 2018, arXiv
+    1803.02155)."""
+
+    distance: int = setting(16, "distances are clipped to [-distance, distance]", low=1)
+    values: bool = setting(True, "whether values get vectors too")
+    shared: bool = setting(False, "one table for keys and values")
+
+
+@kind("position", "transformer-xl", builds="zoo.nn.relative:RelativePosition")
+@dataclass(kw_only=True)
+class RelativePositionConfig(PositionConfig):
+    """Scores from content and from a projected sinusoid of the distance (Dai et al. 2019, arXiv
+    1901.02860).
+
+    Transformer-XL, XLNet (with segments) and the Conformer (interleaved).
+    """
+
+    biases_scores: ClassVar[bool] = True
+    layout: Literal["split", "interleaved"] = setting(
+        "split", "of the sinusoid: sines then cosines, or in turns"
+    )
+    segments: bool = setting(False, "a third term: same segment as the query or another (XLNet)")
+
+
+# -- attention -------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -157,7 +201,8 @@ class KernelConfig:
 @kind("kernel", "sdpa", builds="zoo.nn.kernel:SDPAKernel")
 @dataclass(kw_only=True)
 class SDPAKernelConfig(KernelConfig):
-    """PyTorch's scaled_dot_product_attention: flash, memory-efficient or math, as the machine has them."""
+    """PyTorch's scaled_dot_product_attention: flash, memory-efficient or math, as the machine
+    has them."""
 
     backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = setting(
         "auto", "which of them; auto lets torch choose"
@@ -167,7 +212,8 @@ class SDPAKernelConfig(KernelConfig):
 @kind("kernel", "plain", builds="zoo.nn.kernel:PlainKernel")
 @dataclass(kw_only=True)
 class PlainKernelConfig(KernelConfig):
-    """softmax(q k^T * scale + bias) v written out: the path that others are tested against, and that shows its weights."""
+    """softmax(q k^T * scale + bias) v written out: the path that others are tested against, and
+    that shows its weights."""
 
     softmax: Literal["input", "float32"] = setting("input", "dtype of the softmax")
 
@@ -192,6 +238,9 @@ class AttentionConfig(MixerConfig):
     )
     qkv_bias: bool = setting(True, "bias on the query, key and value projections")
     out_bias: bool = setting(True, "bias on the output projection")
+    clip: float | None = setting(
+        None, "queries, keys and values are clipped to [-clip, clip] (MPT)", above=0.0
+    )
     qk_norm: NormConfig | None = part(
         "norm", None, "norm over each head's queries and keys, before positions"
     )
@@ -210,7 +259,7 @@ class AttentionConfig(MixerConfig):
             )
 
 
-# -- feed-forward ----------------------------------------------------------------------------------------------------
+# -- feed-forward ----------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,52 @@
+"""Decoder-only language models."""
+
+# b batch, n new tokens, k past and new tokens, v vocabulary, d width
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
+from zoo.models.text.schema import CausalLMConfig
+from zoo.nn.attention import Record
+from zoo.nn.cache import Cache
+from zoo.nn.mask import Mask
+from zoo.registry import build
+
+__all__ = ["CausalLM"]
+
+
+class CausalLM(nn.Module):
+    """Tokens in, scores of the next token at every place out."""
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone = config.backbone
+        self.embedding = TokenEmbedding(
+            config, backbone.width, backbone.init_std, config.vocabulary
+        )
+        self.backbone = build(backbone)
+        self.head = TokenHead(
+            config, backbone.width, backbone.norm, backbone.init_std, config.vocabulary
+        )
+
+    def forward(
+        self,
+        tokens: Tensor | None,  # b n
+        mask: Tensor | Mask | None = None,  # b k, 1 for real tokens
+        *,
+        prefix: Tensor | None = None,  # b, lengths that are seen in both directions (prefix-LM)
+        cache: Cache | None = None,
+        record: Record | None = None,
+        last: bool = False,  # logits of the last token only
+        embedded: Tensor | None = None,  # b n d, in place of tokens (vision-language models)
+    ) -> TextOutput:
+        """Positions follow the mask, so left padding, right padding and single runs agree."""
+        x = self.embedding(tokens) if embedded is None else embedded
+        x = self.backbone(x, mask=as_mask(mask, prefix), cache=cache, record=record)
+        return TextOutput(self.head(x[:, -1:] if last else x, self.embedding), x)
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Returns what is sharded as a unit."""
+        return self.backbone.fsdp_units()

@@ -1,0 +1,89 @@
+"""Text encoders with their heads."""
+
+# b batch, n tokens, v vocabulary, d width, k classes
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
+from zoo.models.text.schema import MaskedLMConfig
+from zoo.nn.attention import Record
+from zoo.nn.linear import Embedding, Linear
+from zoo.nn.mask import Mask
+from zoo.registry import build
+
+__all__ = ["MaskedLM"]
+
+
+class MaskedLM(nn.Module):
+    """Tokens in; out come scores of each place's token, or what the configured task asks for."""
+
+    def __init__(self, config: MaskedLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone = config.backbone
+        width, std = backbone.width, backbone.init_std
+        self.embedding = TokenEmbedding(config, width, std, config.vocabulary)
+        if config.token_types:
+            self.token_types = Embedding(config.token_types, width, std)
+        self.backbone = build(backbone)
+        if config.pooler:
+            self.pooler = Linear(width, width, std=std)
+        if config.next_sentence:
+            self.next_sentence = Linear(width, 2, std=std)
+        if config.task == "fill":
+            self.head = TokenHead(
+                config, width, backbone.norm, std, config.vocabulary, config.transform
+            )
+        elif config.task in ("classify", "tag", "span"):
+            if config.task == "classify" and config.classify_from == "dense":
+                self.dense = Linear(width, width, std=std)
+            self.head = Linear(width, 2 if config.task == "span" else config.classes, std=std)
+
+    def forward(
+        self,
+        tokens: Tensor,  # b n
+        mask: Tensor | Mask | None = None,  # b n, 1 for real tokens
+        *,
+        types: Tensor | None = None,  # b n, segment of each token; all 0 when absent
+        record: Record | None = None,
+    ) -> TextOutput:
+        """`.logits` is (b n v) for fill, (b k) for classify, (b n k) for tag, (b n 2) for span,
+        None for embed."""
+        config = self.config
+        x = self.embedding(tokens)
+        if config.token_types:
+            x = x + self.token_types(torch.zeros_like(tokens) if types is None else types)
+        x = self.backbone(x, mask=as_mask(mask), record=record)
+        pooled = torch.tanh(self.pooler(x[:, 0])) if config.pooler else None
+        follows = self.next_sentence(pooled) if config.next_sentence else None
+        if config.task == "fill":
+            logits = self.head(x, self.embedding)
+        elif config.task == "classify":
+            first = pooled if config.classify_from == "pooler" else torch.tanh(self.dense(x[:, 0]))
+            logits = self.head(F.dropout(first, config.backbone.dropout, self.training))
+        else:
+            logits = None if config.task == "embed" else self.head(x)
+        return TextOutput(logits, x, pooled, follows)
+
+    def sentence_vectors(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns one vector per text (b d): the mean over real tokens, the first token, or the
+        pooler."""
+        output = self(tokens, mask)
+        if self.config.embed_from == "pooler":
+            assert output.pooled is not None
+            vectors = output.pooled
+        elif self.config.embed_from == "first":
+            vectors = output.hidden[:, 0]
+        else:
+            real = torch.ones_like(tokens) if mask is None else mask
+            real = real[..., None].to(output.hidden.dtype)
+            vectors = (output.hidden * real).sum(1) / real.sum(1).clamp(min=1e-9)
+        return F.normalize(vectors, dim=-1) if self.config.embed_unit else vectors
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Returns what is sharded as a unit."""
+        return self.backbone.fsdp_units()

@@ -1,0 +1,78 @@
+"""Encoder-decoders over text."""
+
+# b batch, m source tokens, n target tokens, v vocabulary, d width
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
+from zoo.models.text.schema import Seq2SeqConfig
+from zoo.nn.attention import Record
+from zoo.nn.cache import Cache
+from zoo.nn.mask import Mask
+from zoo.registry import build
+
+__all__ = ["Seq2Seq"]
+
+
+class Seq2Seq(nn.Module):
+    """Source and target tokens in, scores of the target's next token out."""
+
+    def __init__(self, config: Seq2SeqConfig) -> None:
+        super().__init__()
+        self.config = config
+        encoder, decoder = config.encoder, config.decoder
+        target = config.target_vocabulary or config.vocabulary
+        self.embedding = TokenEmbedding(config, encoder.width, encoder.init_std, config.vocabulary)
+        if not config.shared_embedding:
+            self.target_embedding = TokenEmbedding(config, decoder.width, decoder.init_std, target)
+        self.encoder = build(encoder)
+        self.decoder = build(decoder, memory_width=encoder.width)
+        self.head = TokenHead(config, decoder.width, decoder.norm, decoder.init_std, target)
+
+    def forward(
+        self,
+        source: Tensor,  # b m
+        target: Tensor,  # b n
+        source_mask: Tensor | Mask | None = None,  # b m, 1 for real tokens
+        target_mask: Tensor | Mask | None = None,  # b n
+        *,
+        record: Record | None = None,
+    ) -> TextOutput:
+        memory = self.encode(source, source_mask)
+        return self.decode(target, memory, source_mask, target_mask, record=record)
+
+    def encode(
+        self, source: Tensor, source_mask: Tensor | Mask | None = None, record: Record | None = None
+    ) -> Tensor:
+        """Returns the memory (b m d) that decoding reads; run it once per source."""
+        return self.encoder(self.embedding(source), mask=as_mask(source_mask), record=record)
+
+    def decode(
+        self,
+        target: Tensor,  # b n, the new tokens
+        memory: Tensor | None,  # b m d; may be None once a cache has kept its keys and values
+        source_mask: Tensor | Mask | None = None,
+        target_mask: Tensor | Mask | None = None,
+        *,
+        cache: Cache | None = None,
+        record: Record | None = None,
+        last: bool = False,
+    ) -> TextOutput:
+        """Returns scores of what follows each target token."""
+        embedding = self.embedding if self.config.shared_embedding else self.target_embedding
+        source = as_mask(source_mask)
+        x = self.decoder(
+            embedding(target),
+            mask=as_mask(target_mask),
+            memory=memory,
+            memory_mask=source.padding if source is not None else None,
+            cache=cache,
+            record=record,
+        )
+        return TextOutput(self.head(x[:, -1:] if last else x, embedding), x)
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Returns what is sharded as a unit."""
+        return [*self.encoder.fsdp_units(), *self.decoder.fsdp_units()]

@@ -1,0 +1,223 @@
+"""Positions that act on the scores through learned weights: T5's buckets, Shaw's tables,
+Transformer-XL's sinusoids."""
+
+# b batch, h heads, q queries, k keys, c channels of a head, d width, r distances
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.errors import ConfigError
+from zoo.nn.kernel import attention_weights
+from zoo.nn.linear import Linear, fill_normal_
+from zoo.nn.mask import Mask
+from zoo.nn.position import Geometry, Position, Where
+from zoo.nn.schema import BucketPositionConfig, RelativePositionConfig, ShawPositionConfig
+
+if TYPE_CHECKING:
+    from zoo.nn.attention import Context
+
+__all__ = ["BucketPosition", "RelativePosition", "ShawPosition", "buckets"]
+
+
+# -- T5 --------------------------------------------------------------------------------------------
+
+
+def buckets(distance: Tensor, count: int, max_distance: int, causal: bool) -> Tensor:
+    """Returns the bucket of each distance (key - query): exact near by, logarithmic further off."""
+    bucket = torch.zeros_like(distance)
+    if causal:
+        distance = (-distance).clamp(min=0)
+    else:
+        count //= 2
+        bucket = (distance > 0).long() * count
+        distance = distance.abs()
+    exact = count // 2
+    far = torch.log(distance.float().clamp(min=1) / exact) / math.log(max_distance / exact)
+    far = (exact + (far * (count - exact)).long()).clamp(max=count - 1)
+    return bucket + torch.where(distance < exact, distance, far)
+
+
+class BucketTable(nn.Module):
+    """A bias for each bucket and head."""
+
+    def __init__(self, config: BucketPositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        self.config, self.causal = config, geometry.causal
+        self.std = geometry.width**-0.5  # as T5 initialises it
+        self.weight = nn.Parameter(torch.empty(config.buckets, geometry.heads))
+
+    def reset_parameters(self) -> None:
+        fill_normal_(self.weight, self.std)
+
+    def biases(self, where: Where, dtype: torch.dtype) -> Tensor:  # -> b|1 h q k
+        distance = where.keys[:, None, :] - where.queries[:, :, None]  # b|1 q k
+        bucket = buckets(distance, self.config.buckets, self.config.max_distance, self.causal)
+        return F.embedding(bucket, self.weight).permute(0, 3, 1, 2).to(dtype)
+
+    def forward(self, q: Tensor, k: Tensor, context: Context, scale: float) -> Tensor:
+        assert context.where is not None
+        return self.biases(context.where, q.dtype)
+
+
+class BucketPosition(Position):
+    """One table for the stack, or one in every layer."""
+
+    def __init__(self, config: BucketPositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        self.config, self.geometry = config, geometry
+        if not config.per_layer:
+            self.table = BucketTable(config, geometry)
+
+    def bias(self, where: Where, dtype: torch.dtype) -> Tensor | None:
+        return None if self.config.per_layer else self.table.biases(where, dtype)
+
+    def layer_part(self) -> nn.Module | None:
+        return BucketTable(self.config, self.geometry) if self.config.per_layer else None
+
+
+# -- Shaw ------------------------------------------------------------------------------------------
+
+
+class ShawPosition(Position):
+    """q . (k + A[distance]) and weights . (v + B[distance]); tables per layer, shared by the
+    heads."""
+
+    def __init__(self, config: ShawPositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        self.config, self.geometry = config, geometry
+
+    def layer_part(self) -> nn.Module:
+        part = ShawTables if self.config.values else ShawKeys
+        return part(self.config, self.geometry)
+
+
+class ShawKeys(nn.Module):
+    """The key table alone; works with every kernel that takes a bias."""
+
+    def __init__(self, config: ShawPositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        self.distance, self.std = config.distance, geometry.std
+        self.keys = nn.Parameter(torch.empty(2 * config.distance + 1, geometry.head_dim))
+
+    def reset_parameters(self) -> None:
+        fill_normal_(self.keys, self.std)
+
+    def rows(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """Returns the table row of each (query, key): the clipped distance key - query, from 0."""
+        key = torch.arange(keys, device=device)
+        query = torch.arange(keys - queries, keys, device=device)
+        return (key - query[:, None]).clamp(-self.distance, self.distance) + self.distance
+
+    def forward(self, q: Tensor, k: Tensor, context: Context, scale: float) -> Tensor:
+        rows = self.rows(q.shape[2], k.shape[2], q.device)
+        by_distance = (q * scale) @ self.keys.T.to(q.dtype)  # b h q 2D+1
+        return by_distance.gather(-1, rows.expand(*q.shape[:2], -1, -1))
+
+
+class ShawTables(ShawKeys):
+    """Keys and values; the weights are needed in the open, so no fused kernel serves."""
+
+    def __init__(self, config: ShawPositionConfig, geometry: Geometry) -> None:
+        super().__init__(config, geometry)
+        self.shared = config.shared
+        if not config.shared:
+            self.values = nn.Parameter(torch.empty_like(self.keys))
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if not self.shared:
+            fill_normal_(self.values, self.std)
+
+    def attend_values(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Any, scale: float, dropout: float
+    ) -> Tensor:
+        weights = attention_weights(q, k, mask, bias, scale)  # b h q k
+        weights = F.dropout(weights, dropout) if dropout else weights
+        rows = self.rows(q.shape[2], k.shape[2], q.device).expand(*q.shape[:2], -1, -1)
+        table = (self.keys if self.shared else self.values).to(q.dtype)
+        by_distance = weights.new_zeros(*weights.shape[:3], table.shape[0])
+        by_distance = by_distance.scatter_add(-1, rows, weights)  # weight that each distance gets
+        if v.shape[1] != q.shape[1]:
+            v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        return weights @ v + by_distance @ table
+
+
+# -- Transformer-XL --------------------------------------------------------------------------------
+
+
+class RelativePosition(Position):
+    """((q + u) k + (q + v) r[distance] (+ (q + s) e[same segment])) * scale; all weights per
+    layer."""
+
+    def __init__(self, config: RelativePositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        if geometry.width % 2:
+            raise ConfigError(
+                f"position 'transformer-xl' needs an even width, got {geometry.width}."
+            )
+        self.config, self.geometry = config, geometry
+
+    def layer_part(self) -> nn.Module:
+        return RelativeScores(self.config, self.geometry)
+
+
+class RelativeScores(nn.Module):
+    """One layer's part: everything but q k, as a bias for any kernel that takes one."""
+
+    def __init__(self, config: RelativePositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        self.layout, self.segments = config.layout, config.segments
+        self.heads, self.head_dim = geometry.heads, geometry.head_dim
+        self.width, self.std = geometry.width, geometry.std
+        shape = (geometry.heads, geometry.head_dim)
+        self.project = Linear(geometry.width, math.prod(shape), bias=False, std=geometry.std)
+        self.content_bias = nn.Parameter(torch.empty(shape))  # u
+        self.position_bias = nn.Parameter(torch.empty(shape))  # v
+        if config.segments:
+            self.segment_bias = nn.Parameter(torch.empty(shape))  # s
+            self.segment_embedding = nn.Parameter(torch.empty(2, *shape))  # same, other
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters(recurse=False):
+            fill_normal_(parameter, self.std)
+
+    def forward(self, q: Tensor, k: Tensor, context: Context, scale: float) -> Tensor:
+        if k.shape[1] != q.shape[1]:
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        content = self.content_bias[:, None] @ k.transpose(-1, -2)  # b h 1 k
+        scores = content + self._by_distance(q, k.shape[2])
+        if self.segments and context.types is not None:
+            queries, keys = context.types
+            other = (queries[:, None, :, None] != keys[:, None, None, :]).to(q.dtype)  # b 1 q k
+            term = torch.einsum(
+                "bhqc,shc->bhqs", q + self.segment_bias[:, None], self.segment_embedding
+            )
+            scores = scores + torch.lerp(term[..., :1], term[..., 1:], other)
+        return scores * scale
+
+    def _by_distance(self, q: Tensor, keys: int) -> Tensor:  # -> b h q k
+        b, h, queries, _ = q.shape
+        distance = torch.arange(
+            keys - 1, -queries, -1, device=q.device
+        )  # r, from far past to future
+        r = self.project(self._sinusoid(distance).to(q.dtype)).view(-1, h, self.head_dim)
+        scores = torch.einsum("bhqc,rhc->bhqr", q + self.position_bias[:, None], r).contiguous()
+        # query i meets key j at row queries-1-i+j of the distances: a shifted view, no gather
+        count = scores.shape[-1]
+        strides = (*scores.stride()[:2], count - 1, 1)
+        return scores.as_strided(
+            (b, h, queries, keys), strides, scores.storage_offset() + queries - 1
+        )
+
+    def _sinusoid(self, distance: Tensor) -> Tensor:  # r -> r d
+        exponent = torch.arange(0, self.width, 2, device=distance.device, dtype=torch.float32)
+        angle = distance.float()[:, None] * 10000.0 ** -(exponent / self.width)
+        if self.layout == "split":
+            return torch.cat([angle.sin(), angle.cos()], dim=-1)
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
