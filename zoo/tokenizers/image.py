@@ -1,12 +1,22 @@
-"""Raw pictures to pixels: files, bytes, PIL images and arrays, upright and in one mode, resized and normalised."""
+"""Raw pictures to pixels: files, bytes, PIL images and arrays, upright, resized and normalised.
+
+The numbers are those of timm's evaluation transform and of transformers' image processors (Pillow
+backends), of which a model's weights expect one or the other. Files are hostile until proven
+otherwise: sizes are read from the header before anything is decoded, and whatever Pillow makes of a
+broken file becomes one sentence.
+"""
 
 # b batch, c channels, h height, w width
 
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,173 +29,290 @@ from zoo.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "center_crop", "open_image", "resize_shortest", "to_pixels"]
+__all__ = ["MAX_PIXELS", "as_list", "center_crop", "open_image", "resize_image", "to_pixels"]
 
-MAX_PIXELS = 64_000_000  # Pillow itself warns at 89 and refuses at 179 million; nobody feeds that to a model on purpose
+# Pillow itself warns at 89 and refuses at 179 million; nobody feeds that to a model on purpose.
+MAX_PIXELS = 64_000_000
+
+# What is read. Pillow knows more, among them PostScript, which it hands to an outside interpreter.
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "TGA",
+    "TIFF", "WEBP",
+)  # fmt: skip
+
+
+def as_list(images: Any) -> tuple[list[Any], bool]:
+    """Returns (pictures, whether several were given): a list or a stack (b ...) is several."""
+    if isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray)):
+        return list(images), True
+    if getattr(images, "ndim", 0) == 4:
+        return list(images), True
+    return [images], False
+
+
+# -- opening ---------------------------------------------------------------------------------------
 
 
 def open_image(source: Any, channels: int = 3) -> Image:
-    """Returns an upright RGB (or grey) picture of a path, bytes, file object, PIL image, or (h w), (h w c), (c h w) array.
+    """Returns an upright RGB (or, for one channel, grey) picture.
 
-    Arrays hold 0..255 when they are whole numbers and 0..1 otherwise. Transparency is laid over white. Of an animation
-    the first frame is taken. Raises DataError in one sentence for what is no picture, is broken, or is too large.
+    `source` is a path, bytes, a file object, a PIL image, or an array (h w), (h w c) or (c h w) of
+    1, 3 or 4 channels, which holds 0..1 when it is of floats, 0..65535 when of uint16, and 0..255
+    otherwise. Transparency is laid over white, EXIF orientation is applied, of an animation the
+    first frame is taken, and of 16 bits the upper 8.
+
+    Raises: DataError in one sentence for what is no picture, is broken, or exceeds MAX_PIXELS.
     """
-    from PIL import Image, ImageOps
+    from PIL.Image import Image as PILImage
 
-    mode = "L" if channels == 1 else "RGB"
-    if isinstance(source, Image.Image):
-        image, name = source, "the picture"
-    elif isinstance(source, (np.ndarray, Tensor)):
-        image, name = _from_array(source), "the array"
-    else:
-        image, name = _open_file(source)
-    if image.width * image.height > MAX_PIXELS:
+    if isinstance(source, PILImage):
+        _check_size(source.size, "The picture")
+        with _one_sentence("The picture"):
+            return _upright(source, channels)
+    if isinstance(source, (np.ndarray, Tensor)):
+        return _upright(_from_array(source), channels)
+    file, name = _as_file(source)
+    with _one_sentence(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own limit is above ours; odd EXIF is no news
+        image = _open(file)
+        with image:
+            _check_size(image.size, name)
+            return _upright(image, channels)
+
+
+def _as_file(source: Any) -> tuple[Any, str]:
+    """Returns (what Pillow opens, what errors call it)."""
+    if isinstance(source, (bytes, bytearray)):
+        return io.BytesIO(source), "The picture"
+    if hasattr(source, "read"):
+        return source, str(getattr(source, "name", "The picture"))
+    if not isinstance(source, (str, os.PathLike)):
         raise DataError(
-            f"{name} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; scale it down first."
+            "A picture is a path, bytes, a file, a PIL image or an array, "
+            f"not {type(source).__name__}."
         )
-    try:
-        image = ImageOps.exif_transpose(image)
-        return _to_mode(image, mode)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{name} is broken: {error}.") from None
+    name = os.fsdecode(source)
+    path = Path(name)
+    if "\0" in name or not path.exists():
+        raise DataError(f"{name}: no such file.")
+    if path.is_dir():
+        raise DataError(f"{name} is a folder, not a picture.")
+    return path, name
 
 
-def _open_file(source: Any) -> tuple[Image, str]:
+def _open(file: Any) -> Image:
+    from PIL import Image
+
+    return Image.open(file, formats=_formats())
+
+
+@cache
+def _formats() -> list[str]:
+    """Returns those of FORMATS that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Turns whatever Pillow raises into DataError; its decoders raise nearly every type."""
     from PIL import Image, UnidentifiedImageError
 
-    name = "the picture"
-    if isinstance(source, (str, os.PathLike)):
-        name = str(source)
-        if not Path(source).is_file():
-            raise DataError(f"{name}: no such file.")
-    elif isinstance(source, (bytes, bytearray)):
-        source = io.BytesIO(source)
-    elif not hasattr(source, "read"):
-        raise DataError(
-            f"A picture is a path, bytes, a file, a PIL image or an array, not {type(source).__name__}."
-        )
     try:
-        return Image.open(source), name
+        yield
+    except DataError:
+        raise
     except UnidentifiedImageError:
-        raise DataError(f"{name} is not a picture that Pillow can read.") from None
+        raise DataError(f"{name} is not a picture that can be read ({_known()}).") from None
     except Image.DecompressionBombError:
         raise DataError(
             f"{name} has more than {MAX_PIXELS:,} pixels; scale it down first."
         ) from None
-    except OSError as error:
-        raise DataError(f"{name} cannot be opened: {error}.") from None
+    except PermissionError:
+        raise DataError(f"{name} may not be read by this user.") from None
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise DataError(f"{name} is broken: {reason[:200]}.") from None
+
+
+def _known() -> str:
+    return ", ".join(_formats())
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if not width or not height:
+        raise DataError(f"{name} is {width} x {height} pixels, so there is nothing in it.")
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{name} has {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down first."
+        )
 
 
 def _from_array(array: np.ndarray | Tensor) -> Image:
     from PIL import Image
 
-    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        values = (array.float() if array.is_floating_point() else array).numpy()  # numpy lacks bf16
+    else:
+        values = array
+    if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
         values = values.transpose(1, 2, 0)
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
-    if (
-        values.ndim not in (2, 3)
-        or values.size == 0
-        or (values.ndim == 3 and values.shape[2] not in (3, 4))
-    ):
+    shaped = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))
+    if not shaped or values.size == 0:
         raise DataError(
             f"An array of shape {tuple(array.shape)} is no picture; give (h w), (h w c) or (c h w)."
         )
+    if values.dtype.kind not in "buif":
+        raise DataError(f"An array of {values.dtype} is no picture; give uint8 or floats in 0..1.")
+    _check_size((values.shape[1], values.shape[0]), "The array")
+    return Image.fromarray(np.ascontiguousarray(_to_bytes(values)))
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Returns values as uint8; their type, never what they hold, says how."""
+    if values.dtype == np.uint8:
+        return values
     if values.dtype == bool:
-        values = values.astype(np.uint8) * 255
-    elif values.dtype.kind == "f":
+        return values.astype(np.uint8) * 255
+    if values.dtype == np.uint16:
+        return (values >> 8).astype(np.uint8)
+    if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise DataError("The picture holds NaN or infinite values.")
         if values.min() < 0 or values.max() > 1:
             raise DataError(
-                f"A float picture holds 0..1, this one {values.min():.3g}..{values.max():.3g}; divide or convert it."
+                f"A float picture holds 0..1, this one {values.min():.3g}..{values.max():.3g}; "
+                "divide by 255 or give uint8."
             )
-        values = (values * 255).round().astype(np.uint8)
-    elif values.dtype == np.uint16:
-        values = (values >> 8).astype(np.uint8)
-    elif values.dtype != np.uint8:
-        if values.min() < 0 or values.max() > 255:
-            raise DataError(
-                f"A whole-number picture holds 0..255, this one {values.min()}..{values.max()}."
-            )
-        values = values.astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(values))
+        return (values * 255).round().astype(np.uint8)
+    if values.min() < 0 or values.max() > 255:
+        raise DataError(
+            f"A whole-number picture holds 0..255, this one {values.min()}..{values.max()}; "
+            "scale it or give uint16."
+        )
+    return values.astype(np.uint8)
 
 
-def _to_mode(image: Image, mode: str) -> Image:
-    from PIL import Image
+def _upright(image: Image, channels: int) -> Image:
+    from PIL import Image, ImageOps
 
-    if image.mode in (
-        "I;16",
-        "I;16B",
-        "I;16L",
-        "I",
-    ):  # convert() would clip 16 bits to white instead of scaling them
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    mode = "L" if channels == 1 else "RGB"
+    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.mode.startswith("I;16"):  # convert() would clip 16 bits to white instead of scaling
+        image = Image.fromarray(_to_bytes(np.asarray(image).astype(np.uint16)))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(_to_bytes(np.asarray(image)))
+    if (
+        image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+        or image.info.get("transparency") is not None
+    ):
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    image.load()
     return image if image.mode == mode else image.convert(mode)
 
 
-def _filter(name: str) -> Any:
+# -- resizing --------------------------------------------------------------------------------------
+
+
+def resize_image(image: Image, size: tuple[int, int], how: str, interpolation: str) -> Image:
+    """Returns the picture scaled to `size` (height, width).
+
+    `how` is shortest (it just covers `size`, in proportion) or squash (it is `size`).
+    """
     from PIL.Image import Resampling
 
-    return Resampling[name.upper()]
+    target = size if how == "squash" else covering_size((image.height, image.width), size)
+    if math.prod(target) > MAX_PIXELS:
+        raise DataError(
+            f"A picture of {image.width} x {image.height} is too long and thin: scaled, it would "
+            f"have {math.prod(target):,} pixels; crop it first."
+        )
+    if target == (image.height, image.width):
+        return image
+    return image.resize((target[1], target[0]), Resampling[interpolation.upper()])
 
 
-def resize_shortest(image: Image, size: tuple[int, int], interpolation: str) -> Image:
-    """Scales so that the picture just covers (height, width); for a square the shorter side becomes its size."""
+def covering_size(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the (height, width) that `image` scales to when it shall just cover `size`.
+
+    For a square the longer side is rounded down (torchvision, transformers), otherwise both are
+    rounded (timm).
+    """
+    height, width = image
+    if size[0] == size[1]:
+        long = int(size[0] * max(image) / min(image))
+        return (size[0], long) if height <= width else (long, size[0])
+    ratio = min(height / size[0], width / size[1])
+    return round(height / ratio), round(width / ratio)
+
+
+def pad_to_square(image: Image, mean: Sequence[float]) -> Image:
+    """Returns the picture in the middle of a square of the mean colour, as LLaVA 1.5 does."""
+    from PIL import Image
+
+    side = max(image.size)
+    if side * side > MAX_PIXELS:
+        raise DataError(
+            f"A picture of {image.width} x {image.height} is too long and thin: as a square, it "
+            f"would have {side * side:,} pixels; crop it first."
+        )
+    colour = tuple(int(255 * m) for m in mean) * (len(image.getbands()) // len(mean))
+    square = Image.new(image.mode, (side, side), colour if len(colour) > 1 else colour[0])
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def center_crop(image: Image, size: tuple[int, int], offset: str = "round") -> Image:
+    """Cuts (height, width) out of the middle; `offset` says where an odd rest goes."""
     height, width = size
-    if image.height * width <= image.width * height:  # the height decides
-        target = (max(int(image.width * height / image.height), width), height)
-    else:
-        target = (width, max(int(image.height * width / image.width), height))
-    return image.resize(target, _filter(interpolation))
-
-
-def center_crop(image: Image, size: tuple[int, int]) -> Image:
-    """Cuts (height, width) out of the middle."""
-    height, width = size
-    top = round((image.height - height) / 2.0)
-    left = round((image.width - width) / 2.0)
-    return image.crop((left, top, left + width, top + height))
+    top, left = (image.height - height) / 2, (image.width - width) / 2
+    place = (
+        math.floor if offset == "floor" else round
+    )  # Python rounds halves to even, as torchvision does
+    box = (place(left), place(top), place(left) + width, place(top) + height)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def to_pixels(
     images: Sequence[Any],
     *,
     size: tuple[int, int],
-    channels: int,
-    resize: str,
-    crop: float,
-    interpolation: str,
-    mean: Sequence[float],
-    std: Sequence[float],
+    channels: int = 3,
+    resize: str = "shortest",
+    crop: float = 1.0,
+    crop_offset: str = "round",
+    interpolation: str = "bicubic",
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.5, 0.5, 0.5),
 ) -> Tensor:
-    """Returns normalised pixels (b c h w) in fp32 of raw pictures."""
-    from PIL import Image
+    """Returns normalised pixels (b c h w) in fp32 of raw pictures.
 
+    The keys are those of `PatchTokenizerConfig`. Raises: DataError, see `open_image`.
+    """
+    if channels not in (1, 3):
+        raise DataError(
+            f"This model takes {channels} channels, which no picture has; give it pixels (b c h w)."
+        )
+    if not images:
+        raise DataError("There is no picture in the list.")
+    scaled = (math.floor(size[0] / crop), math.floor(size[1] / crop))
     arrays = []
     for source in images:
         image = open_image(source, channels)
-        if resize == "pad":  # to a square with the mean colour, as LLaVA 1.5 does
-            side = max(image.size)
-            colour = tuple(int(255 * m) for m in mean)
-            square = Image.new(image.mode, (side, side), colour if channels > 1 else colour[0])
-            square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-            image = square.resize((size[1], size[0]), _filter(interpolation))
-        elif resize == "squash":
-            image = image.resize((size[1], size[0]), _filter(interpolation))
-        else:
-            scaled = (int(size[0] / crop), int(size[1] / crop))
-            image = center_crop(resize_shortest(image, scaled, interpolation), size)
-        values = np.asarray(image)
-        arrays.append(values[..., None] if values.ndim == 2 else values)
-    pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
-    shift = torch.tensor(mean).view(1, -1, 1, 1)
-    return pixels.sub_(shift).div_(torch.tensor(std).view(1, -1, 1, 1))
+        if resize == "pad":
+            image = pad_to_square(image, mean)
+        how = "shortest" if resize == "shortest" else "squash"
+        image = center_crop(resize_image(image, scaled, how, interpolation), size, crop_offset)
+        arrays.append(np.asarray(image).reshape(*size, channels))
+    pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float().div_(255)
+    shift, scale = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std))
+    return pixels.sub_(shift).div_(scale)

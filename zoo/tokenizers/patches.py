@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from zoo.errors import DataError
 from zoo.nn.linear import fill_normal_
-from zoo.tokenizers.image import to_pixels
+from zoo.tokenizers.image import as_list, to_pixels
 from zoo.tokenizers.schema import PatchTokenizerConfig
 
 __all__ = ["PatchTokenizer"]
@@ -40,27 +39,30 @@ class PatchTokenizer(nn.Module):
         return self.grid_for(*self.config.image)
 
     def grid_for(self, height: int, width: int) -> tuple[int, int]:
-        """Returns rows and columns of patches; raises DataError when the picture does not divide into patches."""
+        """Returns rows and columns of patches; raises DataError when there is a rest."""
         p, r = self.config.patch
-        if height % p or width % r or not height or not width:
+        ragged = (height % p or width % r) and not self.config.cut
+        if ragged or height < p or width < r:
             raise DataError(
                 f"A picture of {height} x {width} pixels does not divide into patches of {p} x {r}."
             )
         return height // p, width // r
 
     def preprocess(self, images: Any, size: tuple[int, int] | None = None) -> Tensor:
-        """Returns pixels (b c h w) of one raw picture or a list of them, as the weights expect them.
+        """Returns pixels (b c h w) of one raw picture or several, as the weights expect them.
 
-        `size` (height, width) replaces the configured one, for other resolutions and other shapes than squares.
+        `size` (height, width) replaces the configured one, for other resolutions and shapes.
         """
-        several = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
         config = self.config
+        height, width = size or config.image
+        self.grid_for(height, width)
         return to_pixels(
-            images if several else [images],
-            size=tuple(size or config.image),  # type: ignore[arg-type]
+            as_list(images)[0],
+            size=(height, width),
             channels=config.channels,
             resize=config.resize,
             crop=config.crop,
+            crop_offset=config.crop_offset,
             interpolation=config.interpolation,
             mean=config.mean,
             std=config.std,
@@ -69,7 +71,8 @@ class PatchTokenizer(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:  # b c h w -> b n d
         if pixels.ndim != 4 or pixels.shape[1] != self.config.channels:
             raise DataError(
-                f"Expected pixels (batch, {self.config.channels}, height, width), got {tuple(pixels.shape)}."
+                f"Expected pixels (batch, {self.config.channels}, height, width), "
+                f"got {tuple(pixels.shape)}."
             )
         self.grid_for(*pixels.shape[2:])
         tokens = F.conv2d(pixels, self.weight, self.bias, stride=tuple(self.config.patch))

@@ -17,7 +17,7 @@ class TokenizerConfig:
 @kind("tokenizer", "patches", builds="zoo.tokenizers.patches:PatchTokenizer")
 @dataclass(kw_only=True)
 class PatchTokenizerConfig(TokenizerConfig):
-    """Pictures to patches: how a raw picture becomes pixels, and pixels tokens (Dosovitskiy 2020, section 3.1)."""
+    """How a raw picture becomes pixels, and pixels tokens (Dosovitskiy 2020, section 3.1)."""
 
     image: tuple[int, int] = setting(
         [224, 224], "height and width that the model was made for", low=1
@@ -25,12 +25,20 @@ class PatchTokenizerConfig(TokenizerConfig):
     patch: tuple[int, int] = setting([16, 16], "height and width of a patch, in pixels", low=1)
     channels: int = setting(3, "3 for colour, 1 for grey", low=1)
     bias: bool = setting(True, "bias on the patch projection (CLIP has none)")
+    cut: bool = setting(
+        False,
+        "leave out pixels past the last whole patch (SigLIP: 384 by 14) instead of refusing",
+    )
     resize: Literal["shortest", "squash", "pad"] = setting(
         "shortest",
         "shortest side to size and crop the centre; both sides to size; or pad to a square first",
     )
     crop: float = setting(
         1.0, "share of the resized picture that the centre crop keeps", above=0.0, high=1.0
+    )
+    crop_offset: Literal["round", "floor"] = setting(
+        "round",
+        "where an odd rest goes: rounded (torchvision, timm) or down (transformers' Pillow code)",
     )
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = setting(
         "bicubic", "filter of the resize"
@@ -45,5 +53,5 @@ class PatchTokenizerConfig(TokenizerConfig):
                     f"{name}: needs 1 or {self.channels} numbers, one for each channel."
                 )
         for side, size, patch in zip(("height", "width"), self.image, self.patch, strict=True):
-            if size % patch:
+            if size < patch or (size % patch and not self.cut):
                 raise ConfigError(f"image: {side} {size} is no multiple of the patch's {patch}.")
