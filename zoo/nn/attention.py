@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.nn.kernel import attention_weights
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
+from zoo.nn.matmul import linear
 from zoo.nn.position import rotate
 from zoo.nn.schema import AttentionConfig
 from zoo.registry import build
@@ -142,8 +142,8 @@ class Attention(nn.Module):
             return self._split(self.qkv(x))
         weight, bias = self.qkv.weight, self.qkv.bias
         rows = self.heads * self.head_dim
-        q = F.linear(x, weight[:rows], None if bias is None else bias[:rows])
-        kv = F.linear(source, weight[rows:], None if bias is None else bias[rows:])
+        q = linear(x, weight[:rows], None if bias is None else bias[:rows])
+        kv = linear(source, weight[rows:], None if bias is None else bias[rows:])
         q = q.view(*q.shape[:2], self.heads, self.head_dim).transpose(1, 2)
         k, v = kv.view(*kv.shape[:2], -1, self.head_dim).transpose(1, 2).chunk(2, dim=1)
         return q, k, v

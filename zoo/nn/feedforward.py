@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.linear import Linear
+from zoo.nn.matmul import FUSED
 from zoo.nn.schema import GatedMLPConfig, MLPConfig
 
 __all__ = ["ACTIVATIONS", "MLP", "GatedMLP"]
@@ -42,11 +43,14 @@ class MLP(nn.Module):
         hidden = hidden_width(config, width)
         self.up = Linear(width, hidden, config.bias, std)
         self.down = Linear(hidden, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
-        self.activation = ACTIVATIONS[config.activation]
+        self.fused = config.activation if config.activation in FUSED else "linear"
+        self.activation = None if config.activation in FUSED else ACTIVATIONS[config.activation]
         self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
-        x = self.activation(self.up(x))  # b n f
+        x = self.up(x, self.fused)  # b n f
+        if self.activation is not None:
+            x = self.activation(x)
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         return self.down(x)

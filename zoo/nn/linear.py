@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.matmul import linear
+
 __all__ = ["Embedding", "Linear", "fill_normal_"]
 
 
@@ -35,8 +37,9 @@ class Linear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # ... i -> ... o
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, activation: str = "linear") -> Tensor:  # ... i -> ... o
+        """Returns the product, with an activation of `zoo.nn.matmul.FUSED` applied on the way."""
+        return linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"

@@ -16,6 +16,7 @@ from zoo.models.text.schema import TextModelConfig
 from zoo.nn.feedforward import ACTIVATIONS
 from zoo.nn.linear import Embedding, Linear
 from zoo.nn.mask import Mask
+from zoo.nn.matmul import linear
 from zoo.registry import build
 
 __all__ = ["TextOutput", "TokenEmbedding", "TokenHead", "as_mask"]
@@ -108,4 +109,4 @@ class TokenHead(nn.Module):
             x = self.norm(ACTIVATIONS[self.transform](x))
         if self.scale != 1.0:
             x = x * self.scale
-        return F.linear(x, embedding.weight if self.tied else self.weight, self.bias)
+        return linear(x, embedding.weight if self.tied else self.weight, self.bias)
