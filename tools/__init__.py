@@ -1,0 +1,1 @@
+"""What keeps the project honest: benchmarks, and the writers of cards and counts."""
