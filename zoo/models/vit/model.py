@@ -1,4 +1,4 @@
-"""Vision transformers: patches, an encoder, a pooled token, a head."""
+"""Vision transformers: patches, an encoder, one pooled vector, a head."""
 
 # b batch, c channels, h w pixels, n tokens (prefix and patches), d width, k classes
 
@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
 from zoo.models.vit.schema import VisionTransformerConfig
 from zoo.models.vit.verbs import ImageVerbs
-from zoo.nn.attention import Attention, Context, Record
+from zoo.nn.attention import Attention, Context, Record, head_shape
+from zoo.nn.feedforward import ACTIVATIONS, MLP, hidden_width
 from zoo.nn.linear import Linear, fill_normal_
+from zoo.nn.schema import AttentionConfig, MLPConfig
 from zoo.registry import build
 
 __all__ = ["ImageOutput", "VisionTransformer"]
@@ -23,13 +26,13 @@ class ImageOutput:
     """What a vision model gives."""
 
     logits: Tensor | None  # b k; None without a head
-    hidden: Tensor  # b n d, after the final norm
-    pooled: Tensor  # b d, what the head reads
-    distillation_logits: Tensor | None = None  # b k, in training of a distilled model
+    hidden: Tensor  # b n d, what the encoder gives
+    pooled: Tensor  # b d, what the head reads: the features of the picture
+    distillation_logits: Tensor | None = None  # b k, of a distilled model
 
 
 class VisionTransformer(nn.Module, ImageVerbs):
-    """ViT, DeiT, DINO-style, SigLIP and CLIP towers: one model, many nodes."""
+    """ViT, DeiT, DINO, SigLIP and CLIP towers: one model, many nodes."""
 
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
@@ -37,63 +40,59 @@ class VisionTransformer(nn.Module, ImageVerbs):
         width, std = config.backbone.width, config.backbone.init_std
         self.tokenizer = build(config.tokenizer, width=width)
         self.prefix = Prefix(config, width)
-        self.backbone = build(config.backbone, grid=self.tokenizer.grid, prefix=len(self.prefix))
-        if config.pool == "attention":
-            self.pool = AttentionPool(config, width)
-        if config.pool_norm:
-            self.pool_norm = build(config.backbone.norm, width=width)
+        self.backbone = build(
+            config.backbone, grid=self.tokenizer.grid, prefix=config.prefix_tokens
+        )
+        self.pool = Pool(config, width)
         if config.classes:
-            inputs = 2 * width if config.pool == "class-mean" else width
-            self.head = Linear(inputs, config.classes, config.head_bias, std)
-            if config.distillation_token:
-                self.distillation_head = Linear(width, config.classes, config.head_bias, std)
+            self.head = Linear(self.pool.width, config.classes, std=std)
+        if config.classes and config.distillation_token:
+            self.distillation_head = Linear(width, config.classes, std=std)
 
-    def forward(self, pixels: Tensor, record: Record | None = None) -> ImageOutput:  # b c h w
-        x = self.prefix(self.tokenizer(pixels))
-        x = self.backbone(x, grid=self.tokenizer.grid_for(*pixels.shape[2:]), record=record)
-        pooled = self._pool(x)
+    def forward(
+        self,
+        pixels: Tensor,  # b c h w
+        *,
+        masked: Tensor | None = None,  # b patches, True where the mask token stands in
+        record: Record | None = None,
+    ) -> ImageOutput:
+        """Raises DataError for pictures that do not divide into patches."""
+        grid = self.tokenizer.grid_for(*pixels.shape[2:])
+        x = self.prefix(self.tokenizer(pixels), masked)
+        x = self.backbone(x, grid=grid, record=record)
+        pooled = self.pool(x)
         if not self.config.classes:
             return ImageOutput(None, x, pooled)
         logits = self.head(pooled)
         if not self.config.distillation_token:
             return ImageOutput(logits, x, pooled)
         other = self.distillation_head(x[:, 1])
-        if self.training:
-            return ImageOutput(logits, x, pooled, other)
-        return ImageOutput((logits + other) / 2, x, pooled)  # DeiT, section 4
+        if not self.training:  # each head learns from its own teacher; together they answer
+            logits = (logits + other) / 2  # DeiT, section 4
+        return ImageOutput(logits, x, pooled, other)
 
-    def _pool(self, x: Tensor) -> Tensor:  # b n d -> b d
-        pool, patches = self.config.pool, x[:, len(self.prefix) :]
-        if pool == "attention":
-            pooled = self.pool(x)
-        elif pool == "mean":
-            pooled = patches.mean(1)
-        elif pool == "class-mean":
-            pooled = torch.cat([x[:, 0], patches.mean(1)], dim=-1)
-        else:
-            pooled = x[:, 0]
-        return self.pool_norm(pooled) if self.config.pool_norm else pooled
+    def patch_tokens(self, pixels: Tensor, layer: int | None = None) -> Tensor:
+        """Returns the patches' outputs (b rows*columns d) without prefix tokens.
+
+        `layer` counts blocks as Python does: -1 is the last block's output, -2 the one before
+        (LLaVA); None is what the encoder gives.
+        """
+        if layer is None:
+            return self(pixels).hidden[:, self.config.prefix_tokens :]
+        depth = self.config.backbone.depth
+        if not -depth <= layer < depth:
+            raise ConfigError(f"layer: {layer} is none of the {depth} blocks.")
+        record = Record(layers=frozenset({layer % depth}))
+        self(pixels, record=record)
+        return record.hidden[layer % depth][:, self.config.prefix_tokens :]
 
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""
         return self.backbone.fsdp_units()
 
-    def patch_tokens(self, pixels: Tensor, layer: int | None = None) -> Tensor:
-        """Returns the patches' outputs (b rows*columns d) without prefix tokens.
-
-        `layer` counts blocks from the end as Python does: -1 is the last block's output, -2 the one before (LLaVA);
-        None is the output after the final norm.
-        """
-        if layer is None:
-            return self(pixels).hidden[:, len(self.prefix) :]
-        index = self.config.backbone.depth + layer if layer < 0 else layer
-        record = Record(layers=frozenset({index}))
-        self(pixels, record)
-        return record.hidden[index][:, len(self.prefix) :]
-
 
 class Prefix(nn.Module):
-    """The learned tokens before the patches: class, distillation, registers."""
+    """The learned tokens before the patches, and the one that stands in for masked patches."""
 
     def __init__(self, config: VisionTransformerConfig, width: int) -> None:
         super().__init__()
@@ -103,41 +102,88 @@ class Prefix(nn.Module):
             "registers": config.registers,
         }
         self.names = [name for name, count in counts.items() if count]
-        self.count = sum(counts.values())
         self.std = config.backbone.init_std
         for name in self.names:
             setattr(self, name, nn.Parameter(torch.empty(counts[name], width)))
-
-    def __len__(self) -> int:
-        return self.count
+        self.mask_token = nn.Parameter(torch.empty(1, width)) if config.mask_token else None
 
     def reset_parameters(self) -> None:
-        for name in self.names:
-            fill_normal_(getattr(self, name), self.std)
+        for token in self.parameters():
+            fill_normal_(token, self.std)
 
-    def forward(self, x: Tensor) -> Tensor:  # b n d -> b prefix+n d
-        if not self.names:
-            return x
+    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:  # b n d -> b prefix+n d
+        if masked is not None:
+            if self.mask_token is None:
+                raise ConfigError("masked: this model has no mask token; set mask_token=true.")
+            x = torch.where(masked[..., None], self.mask_token, x)
         tokens = [getattr(self, name).expand(x.shape[0], -1, -1) for name in self.names]
-        return torch.cat([*tokens, x], dim=1)
+        return torch.cat([*tokens, x], dim=1) if tokens else x
 
 
-class AttentionPool(nn.Module):
-    """A learned query attends to every token, then a feed-forward (Zhai et al. 2022; SigLIP's head)."""
+class Pool(nn.Module):
+    """From all tokens to one vector: pool, norm, projection, each where the config has it."""
+
+    def __init__(self, config: VisionTransformerConfig, width: int) -> None:
+        super().__init__()
+        self.how = config.pool
+        self.prefix = config.prefix_tokens
+        self.width = 2 * width if config.pool == "class-mean" else width
+        if config.pool == "attention":
+            self.latent = LatentPool(config, width)
+        self.norm = build(config.backbone.norm, width=self.width) if config.pool_norm else None
+        self.projection = None
+        if config.projection:
+            self.projection = Linear(
+                self.width, config.projection, config.projection_bias, config.backbone.init_std
+            )
+            self.activation = ACTIVATIONS[config.projection_activation]
+            self.width = config.projection
+
+    def forward(self, x: Tensor) -> Tensor:  # b n d -> b d
+        x = self._one(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.projection is None else self.activation(self.projection(x))
+
+    def _one(self, x: Tensor) -> Tensor:
+        if self.how == "class":
+            return x[:, 0]
+        patches = x[:, self.prefix :]
+        if self.how == "attention":
+            return self.latent(patches)
+        mean = patches.mean(1)
+        return mean if self.how == "mean" else torch.cat([x[:, 0], mean], dim=-1)
+
+
+class LatentPool(nn.Module):
+    """A learned query attends to every patch, then a feed-forward (Zhai et al. 2022, appendix C).
+
+    It has the heads and the hidden width of the encoder, and none of its variations: an exact
+    attention with biases and a plain MLP, as SigLIP's head is in every library.
+    """
 
     def __init__(self, config: VisionTransformerConfig, width: int) -> None:
         super().__init__()
         backbone = config.backbone
+        heads = head_shape(backbone.attention, width)[0]
+        if width % heads:
+            raise ConfigError(
+                f"pool: 'attention' cannot share width {width} between {heads} heads."
+            )
+        hidden, activation = (
+            hidden_width(backbone.feedforward, width),
+            backbone.feedforward.activation,
+        )
         self.std = backbone.init_std
         self.query = nn.Parameter(torch.empty(1, width))
-        self.attention = Attention(backbone.attention, width, cross=True, std=self.std)
+        self.attention = Attention(AttentionConfig(heads=heads), width, cross=True, std=self.std)
         self.norm = build(backbone.norm, width=width)
-        self.feedforward = build(backbone.feedforward, width=width, std=self.std)
+        self.feedforward = MLP(MLPConfig(hidden=hidden, activation=activation), width, self.std)
 
     def reset_parameters(self) -> None:
         fill_normal_(self.query, self.std)
 
-    def forward(self, x: Tensor) -> Tensor:  # b n d -> b d
-        query = self.query.expand(x.shape[0], -1, -1)
-        y = self.attention(query, Context(memory=x))
+    def forward(self, patches: Tensor) -> Tensor:  # b n d -> b d
+        query = self.query.expand(patches.shape[0], -1, -1)
+        y = self.attention(query, Context(memory=patches))
         return (y + self.feedforward(self.norm(y)))[:, 0]
