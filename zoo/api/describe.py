@@ -79,7 +79,7 @@ def weights_tag(mapping: Mapping[str, Any], parsed: Name) -> str | None:
 
 
 @cache
-def _counts() -> dict[str, int]:
+def parameter_counts() -> dict[str, int]:
     """Returns name -> parameters of the shipped models, measured by tools/write_counts.py (a
     test keeps it true)."""
     file = Path(__file__).parent.parent / "registry" / "counts.json"
@@ -141,7 +141,7 @@ def info(name: str, *overrides: str | Mapping[str, Any], **keys: Any) -> Info:
         except UnknownName:
             file = None
     count = (
-        _counts().get(parsed.name)
+        parameter_counts().get(parsed.name)
         if not (overrides or keys or parsed.tag or parsed.scheme)
         else None
     )

@@ -118,11 +118,11 @@ def index(group: str) -> dict[str, list[tuple[str, Path]]]:
 
 def forget() -> None:
     """Empties the caches, for a process in which a plugin or a folder of names came or went."""
-    from zoo.registry import plugins
+    from zoo.registry.plugins import plugins
 
     _index.cache_clear()
     read_aliases.cache_clear()
-    plugins.plugins.cache_clear()
+    plugins.cache_clear()
 
 
 def names(group: str = "model", pattern: str | None = None) -> list[str]:

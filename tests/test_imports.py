@@ -1,0 +1,89 @@
+"""Listing and describing cost no torch, timm, torchaudio or hydra, and next to no time."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from zoo.cli.front import command_names, load_command
+
+HEAVY = {"torch", "torchvision", "torchaudio", "timm", "hydra", "omegaconf", "numpy"}
+
+
+def loaded(code, *words):
+    """Returns the modules that a fresh interpreter has loaded after `code`."""
+    report = "\nimport sys; print(chr(10) + ' '.join(sys.modules), file=sys.stderr)"
+    run = subprocess.run(
+        [sys.executable, "-c", code + report, *words], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    return set(run.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import zoo",
+        "import zoo; zoo.list()",
+        "import zoo; zoo.list('position', 'r*')",
+        "import zoo; zoo.info('vit-base-16')",
+        "import zoo; zoo.config('vit-digits', 'backbone.position=rope')",
+        "import zoo; zoo.plugins()",
+        "import zoo.errors, zoo.registry, zoo.cli.front",
+    ],
+)
+def test_describing_is_light(code):
+    assert not loaded(code) & HEAVY
+
+
+def test_the_check_itself_can_fail():
+    assert loaded("import numpy") & HEAVY
+
+
+def command(line):
+    return f"from zoo.cli import main; assert main({line.split()!r}) == 0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--help",
+        "list",
+        "list --json",
+        "list --groups",
+        "info vit-base-16",
+        "info rope",
+        "cfg vit-digits",
+        "plugins",
+        "completion bash",
+        "__complete zoo",
+    ],
+)
+def test_commands_are_light(line):
+    assert not loaded(command(line)) & HEAVY
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_help_of_every_command_is_light(name):
+    if not hasattr(load_command(name), "run_raw"):
+        assert not loaded(command(f"{name} --help")) & HEAVY
+
+
+def cpu_seconds(words):
+    """Returns the least CPU time of three runs of a process."""
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"]])
+def test_the_command_costs_little_beyond_the_bare_interpreter(words):
+    bare = cpu_seconds([sys.executable, "-c", "pass"])
+    ours = cpu_seconds([sys.executable, "-m", "zoo", *words])
+    assert ours - bare <= 0.2, json.dumps({"bare": bare, "zoo": ours})

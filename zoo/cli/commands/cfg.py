@@ -1,0 +1,39 @@
+"""The fully resolved config of a name, every key with its value.
+
+Examples:
+    zoo cfg vit-digits backbone.position=rope
+    zoo cfg position rope                      of another group
+    zoo cfg experiment digits_vit optim.lr=1e-3
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import zoo
+from zoo.cli.output import add_json, print_json
+from zoo.registry import to_mapping
+from zoo.registry.nodes import GROUPS
+
+SECTION = "Look"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    parser.add_argument("name", metavar="NAME", help="a model; or a group, followed by a name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys to change first")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the config as YAML, or as JSON."""
+    group, name, overrides = "model", args.name, args.overrides
+    if name in GROUPS and overrides and "=" not in overrides[0]:
+        group, name, overrides = name, overrides[0], overrides[1:]
+    mapping = to_mapping(zoo.config(name, *overrides, group=group))
+    if args.json:
+        print_json(mapping)
+        return
+    import yaml
+
+    print(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True), end="")

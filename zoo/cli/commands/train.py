@@ -1,0 +1,17 @@
+"""Train an experiment; the words are Hydra's.
+
+Examples:
+    zoo train experiment=digits_vit optim.lr=3e-4
+    zoo train --help
+"""
+
+from __future__ import annotations
+
+SECTION = "Train"
+
+
+def run_raw(command: str, words: list[str]) -> int | None:
+    """Hands the words over untouched: `-m`, `--cfg`, `+key=`, `~key` and `--help` are Hydra's."""
+    from zoo.cli.train import main
+
+    return main([command, *words])
