@@ -66,7 +66,7 @@ def load(
         copy: read the weights into memory instead of mapping the file.
     Raises: UnknownName, ConfigError, WeightsError, HubError.
     """
-    from zoo.models.base import as_dtype, build_empty, initialise
+    from zoo.models.base import as_dtype, build_empty, seeded
     from zoo.weights.files import open_weights
     from zoo.weights.load import load_into
 
@@ -85,23 +85,19 @@ def load(
         from zoo.weights.formats import formats
 
         mapped = formats()[format_name].weight_map(typed).load(file)
-        if mapped.unmatched and not partial:
-            shown = ", ".join(sorted(mapped.unmatched)[:10])
-            raise WeightsError(
-                f"{path}: format '{format_name}' does not know "
-                f"{len(mapped.unmatched)} of its tensors: {shown}."
-            )
+        if not partial:
+            mapped.check()
         weights = mapped
     model = build_empty(typed)
-    model.load_report = load_into(
-        model,
-        weights,
-        partial=partial,
-        dtype=as_dtype(dtype),
-        device=device,
-        copy=copy,
-        init=lambda module: initialise(module, seed),
-    )
+    with seeded(seed if partial else None):  # what is new is the same for the same seed
+        model.load_report = load_into(
+            model,
+            weights,
+            partial=partial,
+            dtype=as_dtype(dtype),
+            device=device,
+            copy=copy,
+        )
     return model.eval()
 
 

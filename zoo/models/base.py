@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,15 @@ from torch import nn
 from zoo.errors import ConfigError, WeightsError
 from zoo.registry import build, resolve, to_mapping
 
-__all__ = ["FORMAT_VERSION", "as_dtype", "build_empty", "initialise", "read_config", "save"]
+__all__ = [
+    "FORMAT_VERSION",
+    "as_dtype",
+    "build_empty",
+    "initialise",
+    "read_config",
+    "save",
+    "seeded",
+]
 
 FORMAT_VERSION = 1  # of config.json in a stored folder
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -36,19 +46,25 @@ def build_empty(config: Any) -> nn.Module:
         return build(config)
 
 
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Runs a block under a seed of its own, torch's global generator left as it was; None: as is."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
 def initialise(model: nn.Module, seed: int | None = None) -> nn.Module:
     """Fills a model with new weights, the same for the same seed; leaves torch's global
     generator as it was."""
     if any(p.is_meta for p in model.parameters()):
         model.to_empty(device="cpu")
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        with torch.no_grad():
-            for module in model.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if reset is not None:
-                    reset()
+    with seeded(seed), torch.no_grad():
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
     return model
 
 
