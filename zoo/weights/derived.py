@@ -1,7 +1,7 @@
 """Tensors that are computed from stored ones when they are read.
 
-A computed tensor reads its sources into memory of their own (straight from the file, one at a
-time), not through the memory map: pages that are only copied from would count as our memory.
+A computed tensor reads its sources as scratch (straight from the file, one at a time), not through
+the memory map: pages that are only copied from would stay and count as our memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zoo.errors import WeightsError
-from zoo.weights.lazy import LazyTensor, describe, same_bits
+from zoo.weights.lazy import LazyTensor, describe, own_memory, owned, same_bits
 from zoo.weights.steps import Misfit, Shape, Step
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ class Stepped(LazyTensor):
         self.fresh = step.copies or source.fresh
 
     def read(self, copy: bool = False) -> torch.Tensor:
-        return self.step.forward(self.source.read(copy or self.step.copies)).contiguous()
+        if self.step.copies:
+            return self.scratch()
+        return self.step.forward(self.source.read(copy)).contiguous()
+
+    def scratch(self) -> torch.Tensor:
+        return _contiguous(self.step.forward(self.source.scratch()))
 
 
 class Joined(LazyTensor):
@@ -48,11 +53,11 @@ class Joined(LazyTensor):
         self.dtype = parts[0].dtype
 
     def read(self, copy: bool = False) -> torch.Tensor:
-        import torch
-
         if self.dim > 0:
-            return torch.cat([part.read(copy=True) for part in self.parts], self.dim)
-        out = torch.empty(self.shape, dtype=getattr(torch, self.dtype))
+            import torch
+
+            return torch.cat([part.scratch() for part in self.parts], self.dim)
+        out = own_memory(self.shape, self.dtype)
         start = 0
         for part in self.parts:
             part.read_into(out[start : start + part.shape[0]])
@@ -72,7 +77,10 @@ class Slice(LazyTensor):
     def read(self, copy: bool = False) -> torch.Tensor:
         piece = self.source.read().narrow(self.dim, self.start, self.size)
         # A view of a computed whole would keep all of it alive.
-        return piece.contiguous() if not (copy or self.fresh) else _own(piece)
+        return piece.contiguous() if not (copy or self.fresh) else owned(piece)
+
+    def scratch(self) -> torch.Tensor:
+        return _contiguous(self.source.scratch().narrow(self.dim, self.start, self.size))
 
 
 class Filled(LazyTensor):
@@ -100,13 +108,20 @@ class Same(LazyTensor):
         self.shape, self.dtype, self.fresh = first.shape, first.dtype, first.fresh
 
     def read(self, copy: bool = False) -> torch.Tensor:
+        self._check()
+        return self.first.read(copy)
+
+    def scratch(self) -> torch.Tensor:
+        self._check()
+        return self.first.scratch()
+
+    def _check(self) -> None:
         if not all(same_bits(self.first, other) for other in self.others):
             raise WeightsError(
                 f"{self.label} differ in the file but are one tensor in this model; set its config "
                 "to untied weights."
             )
         self.others = ()
-        return self.first.read(copy)
 
 
 def stepped(lazy: LazyTensor, steps: Sequence[Step]) -> LazyTensor:
@@ -130,7 +145,5 @@ def cut(whole: LazyTensor, dim: int, sizes: Shape) -> list[LazyTensor]:
     return [Slice(whole, dim, start, size) for start, size in zip(starts, sizes, strict=True)]
 
 
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    return tensor.clone(memory_format=torch.contiguous_format)
+def _contiguous(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_contiguous() else owned(tensor)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ ITEM_SIZES = {
 }  # fmt: skip
 
 BLOCK_BYTES = 1 << 24  # how much of a tensor is held at once when two are compared
+OWN_MAPPING = 1 << 18  # bytes from which a tensor has a mapping of its own
 
 
 class LazyTensor:
@@ -48,6 +51,10 @@ class LazyTensor:
     def read(self, copy: bool = False) -> torch.Tensor:
         """The values, contiguous, on the CPU; unless `copy`, shared with the source if possible."""
         raise NotImplementedError
+
+    def scratch(self) -> torch.Tensor:
+        """The values, to compute from and then drop."""
+        return self.read()
 
     def read_into(self, out: torch.Tensor) -> None:
         """Write the values into `out`: contiguous, on the CPU, of the same shape and dtype."""
@@ -77,7 +84,7 @@ class MemoryTensor(LazyTensor):
 
     def read(self, copy: bool = False) -> torch.Tensor:
         here = self.tensor.cpu().contiguous()
-        return here.clone() if copy and here.data_ptr() == self.tensor.data_ptr() else here
+        return owned(here) if copy and here.data_ptr() == self.tensor.data_ptr() else here
 
 
 def as_lazy(value: LazyTensor | torch.Tensor) -> LazyTensor:
@@ -92,6 +99,31 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
     if tensor.numel() == 0:
         return memoryview(b"")
     return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+
+
+def own_memory(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    """An uninitialised tensor, on huge pages if it is large.
+
+    A large tensor is a mapping of its own: its memory goes back to the system when it is dropped,
+    where the heap would keep holes between tensors that stay (1.2x in a load that computes), and
+    2 MB pages make filling it twice as fast as 4 KB pages do.
+    """
+    import torch
+
+    size = math.prod(shape) * ITEM_SIZES[dtype]
+    if size < OWN_MAPPING:
+        return torch.empty(shape, dtype=getattr(torch, dtype))
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=getattr(torch, dtype)).view(shape)
+
+
+def owned(tensor: torch.Tensor, dtype: str = "") -> torch.Tensor:
+    """A contiguous copy on the CPU, cast to `dtype` if one is given."""
+    name = dtype or str(tensor.dtype).removeprefix("torch.")
+    return own_memory(tuple(tensor.shape), name).copy_(tensor)
 
 
 def same_bits(a: LazyTensor, b: LazyTensor) -> bool:

@@ -15,7 +15,7 @@ from torch import nn
 
 from zoo.errors import WeightsError
 from zoo.weights.fit import Fit, Slot, complaint, fit, module_slots
-from zoo.weights.lazy import LazyTensor, MemoryTensor
+from zoo.weights.lazy import LazyTensor, MemoryTensor, owned
 
 __all__ = ["LoadReport", "load_into"]
 
@@ -129,10 +129,10 @@ def _read(
     cast = dtype if dtype is not None and _is_float(lazy.dtype) else getattr(torch, lazy.dtype)
     if isinstance(lazy, MemoryTensor):
         return lazy.tensor.to(device, cast, copy=copy).contiguous()
-    if device.type == "cpu" and str(cast) == f"torch.{lazy.dtype}":
-        return lazy.read(copy)
-    # Through memory that is free again afterwards: mapped pages would stay and count as ours.
-    return lazy.read(copy=True).to(device, cast)
+    if device.type != "cpu":
+        return lazy.scratch().to(device, cast)
+    name = str(cast).removeprefix("torch.")
+    return lazy.read(copy) if name == lazy.dtype else owned(lazy.scratch(), name)
 
 
 def _initialise(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError
-from zoo.weights.lazy import BLOCK_BYTES, ITEM_SIZES, LazyTensor, raw_bytes
+from zoo.weights.lazy import BLOCK_BYTES, ITEM_SIZES, LazyTensor, own_memory, raw_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -116,11 +116,13 @@ class ShardTensor(LazyTensor):
     def read(self, copy: bool = False) -> torch.Tensor:
         if not copy:
             return self.shard.view(self.entry)
-        import torch
-
-        out = torch.empty(self.shape, dtype=getattr(torch, self.dtype))
+        out = own_memory(self.shape, self.dtype)
         self.read_into(out)
         return out
+
+    def scratch(self) -> torch.Tensor:
+        # Not the file's mapping: its pages would stay and count as our memory.
+        return self.read(copy=True)
 
     def read_into(self, out: torch.Tensor) -> None:
         self.shard.read_into(self.entry, raw_bytes(out))
