@@ -1,7 +1,6 @@
 """Writes zoo/registry/counts.json: the number of parameters of every shipped model.
 
-    python -m tools.write_counts            # write the file
-    python -m tools.write_counts --check    # exit 1 when it is stale
+    python -m tools.write_counts [--check]
 
 `zoo.info` reads the file, so that describing a model needs no torch. Models are built on the meta
 device: shapes only.
@@ -9,12 +8,13 @@ device: shapes only.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
-FILE = Path(__file__).parent.parent / "zoo" / "registry" / "counts.json"
+from tools.generated import ROOT, run
+
+FILE = ROOT / "zoo" / "registry" / "counts.json"
 
 
 def shipped_models() -> list[str]:
@@ -35,25 +35,15 @@ def count(name: str) -> int:
     return sum(parameter.numel() for parameter in build_empty(zoo.config(name)).parameters())
 
 
-def render() -> str:
-    """Returns what the file should hold."""
-    return json.dumps({name: count(name) for name in shipped_models()}, indent=2) + "\n"
+def files() -> dict[Path, str]:
+    """Returns the file and what it should hold."""
+    counts = {name: count(name) for name in shipped_models()}
+    return {FILE: json.dumps(counts, indent=2) + "\n"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Writes or checks the file; returns the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when stale")
-    arguments = parser.parse_args(argv)
-    text = render()
-    if FILE.is_file() and FILE.read_text() == text:
-        return 0
-    if arguments.check:
-        print(f"{FILE.name} is stale; run: make cards", file=sys.stderr)
-        return 1
-    FILE.write_text(text)
-    print(f"wrote {FILE}")
-    return 0
+    return run(files, argv)
 
 
 if __name__ == "__main__":
