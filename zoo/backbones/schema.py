@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from zoo.errors import ConfigError
 from zoo.nn.schema import FeedForwardConfig, MixerConfig, NormConfig
-from zoo.registry import kind, part, parts, setting
+from zoo.registry import kind, part, parts, resolve, setting, to_mapping
 
 Sublayer = Literal["attention", "cross_attention", "feedforward"]
 
@@ -22,7 +22,7 @@ class TransformerConfig:
     depth: int = setting(12, "blocks", low=0)
     width: int = setting(768, "channels d of the residual stream", low=1)
     length: int | None = setting(
-        None, "most positions it can hold, where a table limits them; null if nothing does", low=1
+        None, "context length: rows of a table of positions, and what an export states", low=1
     )
     # parts
     norm: NormConfig = part("norm", "layer", "every norm of the stack")
@@ -61,6 +61,9 @@ class TransformerConfig:
     dropout: float = setting(
         0.0, "dropout on each sublayer's output and on the embeddings", low=0.0, high=1.0
     )
+    embedding_dropout: float | None = setting(
+        None, "dropout on the embeddings where it is not `dropout`", low=0.0, high=1.0
+    )
     drop_path: float = setting(
         0.0,
         "chance that a sample skips a sublayer, growing linearly to this at the top",
@@ -75,6 +78,14 @@ class TransformerConfig:
         False, "recompute blocks in the backward pass instead of storing them"
     )
 
+    def block(self, index: int) -> TransformerConfig:
+        """Returns the config of one block: this one with the keys of `layers` that fall to it."""
+        change = self.layers[index % len(self.layers)] if self.layers else None
+        if not change:
+            return self
+        plain = _lay_over(to_mapping(self, omit=("layers",)), change)
+        return resolve("backbone", plain, f"layers.{index % len(self.layers)}")
+
     def check(self) -> None:
         heads = getattr(self.attention, "heads", None)
         if heads and getattr(self.attention, "head_dim", None) is None and self.width % heads:
@@ -82,3 +93,10 @@ class TransformerConfig:
                 f"attention.heads: width {self.width} does not divide into {heads} heads; "
                 "give head_dim."
             )
+
+
+def _lay_over(base: Any, change: Any) -> Any:
+    """Returns `base` with the keys of `change` laid over it; a part that is named is replaced."""
+    if not isinstance(base, dict) or not isinstance(change, dict) or {"name", "kind"} & set(change):
+        return change
+    return {**base, **{key: _lay_over(base.get(key), value) for key, value in change.items()}}

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from zoo.backbones.schema import TransformerConfig
+from zoo.errors import ConfigError
 from zoo.nn.attention import Context, Record, head_shape
 from zoo.nn.cache import Cache
 from zoo.nn.mask import Mask
 from zoo.nn.position import Geometry, Position, Where
 from zoo.nn.schema import AttentionConfig
-from zoo.registry import build, resolve, to_mapping
-from zoo.registry.schema import merge
+from zoo.registry import build
 
 __all__ = ["Block", "Transformer"]
 
@@ -36,6 +36,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.grid, self.prefix = grid, prefix
+        own = config.embedding_dropout
+        self.embedding_dropout = config.dropout if own is None else own
         heads, _, head_dim = head_shape(config.attention, config.width)
         geometry = Geometry(
             config.width,
@@ -51,8 +53,7 @@ class Transformer(nn.Module):
         if config.embedding_norm:
             self.embedding_norm = build(config.norm, width=config.width)
         self.layers = nn.ModuleList(
-            Block(self._layer_config(i), i, self.positions, memory_width)
-            for i in range(config.depth)
+            Block(config.block(i), i, self.positions, memory_width) for i in range(config.depth)
         )
         if config.final_norm:
             self.final_norm = build(config.norm, width=config.width)
@@ -90,7 +91,7 @@ class Transformer(nn.Module):
                 context.bias = bias if context.bias is None else context.bias + bias
         if self.config.embedding_norm:
             x = self.embedding_norm(x)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = F.dropout(x, self.embedding_dropout, self.training)
         if record is not None and -1 in record.layers:
             record.hidden[-1] = x
         for layer in self.layers:
@@ -122,15 +123,6 @@ class Transformer(nn.Module):
             keys = torch.arange(past + n, device=x.device)[None]
         queries = keys[:, -n:] if positions is None else positions
         return Where(queries, keys if positions is None or past else queries, grid, self.prefix)
-
-    def _layer_config(self, index: int) -> TransformerConfig:
-        """Returns the config of one block: `layers` is cycled over the depth."""
-        changes = self.config.layers
-        change = changes[index % len(changes)] if changes else None
-        if not change:
-            return self.config
-        plain = merge(to_mapping(self.config, omit=("layers",)), change)
-        return resolve("backbone", plain, f"layers.{index % len(changes)}")
 
 
 class Block(nn.Module):
@@ -260,5 +252,7 @@ def _needs(config: TransformerConfig, cross: bool) -> frozenset[str]:
 def _layer_part(positions: nn.ModuleList) -> nn.Module | None:
     parts = [p.layer_part() for p in positions if isinstance(p, Position)]
     found = [part for part in parts if part is not None]
-    assert len(found) <= 1, "two positions with parameters in every layer"
+    if len(found) > 1:
+        names = " and ".join(p.config.zoo_kind for p in positions if p.layer_part() is not None)
+        raise ConfigError(f"position: {names} both have parameters in every layer; choose one.")
     return found[0] if found else None

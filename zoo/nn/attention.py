@@ -59,8 +59,7 @@ class Context:
 
 def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
     """Returns (heads h, key heads g, head_dim c) that a config means for a stack of this width."""
-    heads = config.heads or max(1, width // (config.head_dim or 64))
-    return heads, config.kv_heads or heads, config.head_dim or width // heads
+    return config.shape(width)
 
 
 class Attention(nn.Module):

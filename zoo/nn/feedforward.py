@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def hidden_width(config: MLPConfig | GatedMLPConfig, width: int) -> int:
     """Returns the inner width f that a config means for a stack of this width."""
-    return config.hidden or round(config.ratio * width)
+    return config.inner(width)
 
 
 class MLP(nn.Module):

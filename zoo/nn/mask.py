@@ -23,7 +23,9 @@ class Mask:
 
     causal: bool = False  # no key after the query
     window: int | None = None  # only the last so many keys, the query's own among them
-    prefix: Tensor | None = None  # (b) lengths within which every key is seen by all, causal or not
+    prefix: Tensor | None = (
+        None  # (b) so many real tokens at the start are seen by all, also causally
+    )
     padding: Tensor | None = None  # (b k) bool: True marks real tokens
     segments: Tensor | None = (
         None  # (b k) whole numbers: only keys of the query's own segment are seen
@@ -88,7 +90,9 @@ class Mask:
             if self.causal:
                 allowed = distance >= 0
                 if self.prefix is not None:  # b 1 k: keys inside the prefix are open to everyone
-                    allowed = allowed[None] | (key < self.prefix[:, None])[:, None]
+                    # counted in real tokens, so that left padding moves it along
+                    place = key if self.padding is None else self.padding.cumsum(-1) - 1
+                    allowed = allowed[None] | (place < self.prefix[:, None])[:, None]
                 if self.window is not None:
                     allowed = allowed & (distance < self.window)
             else:

@@ -113,11 +113,13 @@ class LearnedPosition(Position):
 
     def embed(self, x: Tensor, where: Where) -> Tensor:
         rows = self.weight.shape[0] - self.offset
-        n = where.queries.shape[-1]
-        if n > rows:
-            raise ConfigError(
-                f"{n} tokens exceed the {rows} positions that this model has learned."
-            )
+        # Padding takes no row: only what is longer with it is looked at, which costs a sync.
+        if where.keys.shape[-1] > rows:
+            count = int(where.queries.max()) + 1
+            if count > rows:
+                raise ConfigError(
+                    f"{count} tokens exceed the {rows} positions that this model has learned."
+                )
         return x + F.embedding(where.queries + self.offset, self.weight)
 
 
@@ -204,23 +206,26 @@ class RotaryPosition(Position):
         self.channels = int(geometry.head_dim * config.fraction)
         if self.channels % 2:
             raise ConfigError(f"position 'rope' turns channels in pairs, got {self.channels}.")
+        if config.scaling == "dynamic" and self.channels < 4:
+            raise ConfigError("position 'rope': scaling 'dynamic' needs 4 channels or more.")
 
     def angles(self, where: Where, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         frequency, factor = self.frequencies(where)
-        angle = where.queries[:, None, :, None].float() * frequency  # b|1 1 q c/2
-        angle = torch.cat([angle, angle], dim=-1)
+        angle = where.queries[..., None].float() * frequency  # b|1 q c/2
+        angle = torch.cat([angle, angle], dim=-1)[:, None]  # b|1 1 q c
         return (angle.cos() * factor).to(dtype), (angle.sin() * factor).to(dtype)
 
     def frequencies(self, where: Where) -> tuple[Tensor, float]:
-        """Returns the frequency of each pair of channels (fp32) and the factor on cos and sin."""
+        """Returns the frequency of each pair of channels, (c/2) in fp32 or (b|1 1 c/2) where it
+        depends on the text's length, and the factor on cos and sin."""
         c, config = self.channels, self.config
         device = where.queries.device
         exponent = torch.arange(0, c, 2, device=device, dtype=torch.float32) / c
-        theta = config.theta
-        if config.scaling == "dynamic":  # NTK: the base grows with the length at hand
-            length = max(where.keys.shape[-1], config.original_length)
+        theta: float | Tensor = config.theta
+        if config.scaling == "dynamic":  # NTK: the base grows with the length of each text
+            length = (where.keys.amax(-1) + 1).clamp(min=config.original_length)[:, None, None]
             stretch = config.factor * length / config.original_length - (config.factor - 1)
-            theta = theta * stretch ** (c / (c - 2))
+            theta = theta * stretch ** (c / (c - 2))  # b|1 1 1
         frequency = theta**-exponent
         if config.scaling == "linear":
             return frequency / config.factor, 1.0

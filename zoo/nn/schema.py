@@ -252,6 +252,11 @@ class AttentionConfig(MixerConfig):
     )
     kernel: KernelConfig = part("kernel", "sdpa", "how outputs come from q, k and v")
 
+    def shape(self, width: int) -> tuple[int, int, int]:
+        """Returns (heads h, key heads g, head_dim c) in a stack of this width."""
+        heads = self.heads or max(1, width // (self.head_dim or 64))
+        return heads, self.kv_heads or heads, self.head_dim or width // heads
+
     def check(self) -> None:
         if self.heads and self.kv_heads and self.heads % self.kv_heads:
             raise ConfigError(
@@ -273,6 +278,10 @@ class FeedForwardConfig:
     )
     bias: bool = setting(True, "bias on its projections")
     dropout: float = setting(0.0, "dropout after the activation, in training", low=0.0, high=1.0)
+
+    def inner(self, width: int) -> int:
+        """Returns the inner width f in a stack of this width."""
+        return self.hidden or round(self.ratio * width)
 
 
 @kind("feedforward", "mlp", builds="zoo.nn.feedforward:MLP")

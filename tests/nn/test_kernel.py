@@ -1,0 +1,148 @@
+"""Kernels: the formula, and every kernel against the written-out one under every rule."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zoo.errors import ConfigError
+from zoo.nn.kernel import Kernel, attention_weights
+from zoo.nn.mask import Mask
+from zoo.registry import build, resolve
+
+B, H, N, C = 2, 6, 7, 5
+LEFT = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7]).bool()
+RULES = {
+    "causal": [False, True],
+    "window": [None, 3],
+    "prefix": [None, torch.tensor([3, 1])],
+    "padding": [None, LEFT],
+    "segments": [None, torch.tensor([[0, 0, 0, 1, 1, 2, 2], [0] * 7])],
+}
+
+
+def kernel(value):
+    return build(resolve("kernel", value))
+
+
+def heads(groups=H, queries=N, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(B, H, queries, C), (B, groups, N, C), (B, groups, N, C)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def formula(q, k, v, allowed, bias, scale):
+    """softmax over the allowed keys, key head by key head; nothing allowed gives zeros."""
+    out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+    share = q.shape[1] // k.shape[1]
+    for b, h, i in product(*map(range, q.shape[:3])):
+        scores = k[b, h // share] @ q[b, h, i] * scale
+        if bias is not None:
+            scores = scores + bias.expand(B, H, *bias.shape[2:])[b, h, i]
+        seen = allowed.expand(B, 1, *allowed.shape[2:])[b, 0, i]
+        if seen.any():
+            weights = torch.exp(scores[seen] - scores[seen].max())
+            out[b, h, i] = weights / weights.sum() @ v[b, h // share][seen]
+    return out
+
+
+@pytest.mark.parametrize("name", ["plain", "sdpa"])
+@pytest.mark.parametrize("groups", [6, 3, 1])
+@pytest.mark.parametrize("queries", [7, 1, 3])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_is_the_formula(name, groups, queries, with_bias):
+    q, k, v = heads(groups, queries)
+    mask = Mask(causal=True, padding=LEFT)
+    bias = torch.randn(1, H, queries, N, dtype=torch.float64) if with_bias else None
+    out, state = kernel(name).attend(q, k, v, mask, bias, 0.3, None)
+    allowed = mask.matrix(queries, N, q.device)
+    torch.testing.assert_close(out, formula(q, k, v, allowed, bias, 0.3))
+    assert state is None
+
+
+@pytest.mark.parametrize("values", list(product(*RULES.values())), ids=str)
+def test_sdpa_is_plain_under_every_rule(values):
+    q, k, v = heads(groups=2)
+    rules = dict(zip(RULES, values))
+    for queries in (N, 1, 3):
+        part = q[:, :, -queries:]
+        plain, _ = kernel("plain").attend(part, k, v, Mask(**rules), None, 0.4)
+        fused, _ = kernel("sdpa").attend(part, k, v, Mask(**rules), None, 0.4)
+        torch.testing.assert_close(fused, plain)
+
+
+@pytest.mark.parametrize("backend", ["math", "auto"])
+def test_backends_agree(backend):
+    q, k, v = heads()
+    expected, _ = kernel("plain").attend(q, k, v, Mask(causal=True), None, 0.4)
+    found, _ = kernel({"name": "sdpa", "backend": backend}).attend(
+        q, k, v, Mask(causal=True), None, 0.4
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["plain", "sdpa"])
+def test_a_query_that_sees_nothing_gets_zeros_and_passes_no_bad_gradient(name):
+    q, k, v = (t.float().requires_grad_() for t in heads())
+    mask = Mask(causal=True, padding=LEFT)
+    out, _ = kernel(name).attend(q, k, v, mask, None, 0.4)
+    assert not out[0, :, :2].any()
+    out.square().sum().backward()
+    assert all(t.grad.isfinite().all() for t in (q, k, v))
+    assert not k.grad[0, :, :2].any() and not v.grad[0, :, :2].any()
+
+
+def test_weights_are_a_distribution_over_what_may_be_seen():
+    q, k, _ = heads(groups=2)
+    weights = attention_weights(q, k, Mask(causal=True), None, 0.4)
+    assert weights.shape == (B, H, N, N)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, H, N, dtype=torch.float64))
+    assert not weights.triu(1).any()
+
+
+def test_softmax_in_float32():
+    q, k, v = (t.bfloat16() for t in heads())
+    exact = kernel("plain").attend(*(t.double() for t in (q, k, v)), Mask(), None, 0.4)[0]
+    high = kernel({"name": "plain", "softmax": "float32"}).attend(q, k, v, Mask(), None, 0.4)[0]
+    assert high.dtype == torch.bfloat16
+    torch.testing.assert_close(high.double(), exact, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", ["plain", "sdpa"])
+def test_dropout_keeps_the_mean(name):
+    q, k, v = (t.float() for t in heads())
+    torch.manual_seed(0)
+    attend = kernel(name).attend
+    drawn = torch.stack([attend(q, k, v, Mask(), None, 0.4, None, 0.3)[0] for _ in range(600)])
+    assert drawn.std(0).min() > 0
+    torch.testing.assert_close(
+        drawn.mean(0), attend(q, k, v, Mask(), None, 0.4)[0], atol=0.15, rtol=0
+    )
+
+
+def test_asking_for_more_than_a_kernel_can_do_fails_by_name():
+    class Narrow(Kernel):
+        name = "narrow"
+        can = frozenset({"causal"})
+
+    Narrow().needs({"causal"})
+    with pytest.raises(ConfigError, match=r"Kernel 'narrow' cannot do: bias, cross;"):
+        Narrow().needs({"causal", "cross", "bias"})
+
+
+def test_the_default_kernel_takes_torchs_fast_path(monkeypatch):
+    seen = {}
+
+    def spy(q, k, v, dense, dropout, causal, **keys):
+        seen.update(dense=dense, causal=causal)
+        return q
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    q, k, v = heads()
+    kernel("sdpa").attend(q, k, v, Mask(causal=True), None, 0.4)
+    assert seen == {"dense": None, "causal": True}  # no n^2 mask is made
+    kernel("sdpa").attend(q[:, :, -1:], k, v, Mask(causal=True), None, 0.4)
+    assert seen == {"dense": None, "causal": False}  # the last query sees every key
+    kernel("sdpa").attend(q, k, v, Mask(), None, 0.4)
+    assert seen == {"dense": None, "causal": False}

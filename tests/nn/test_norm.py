@@ -1,0 +1,88 @@
+"""Norms against their defining formulas and torch."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zoo.registry import build, resolve
+
+WIDTH = 24
+
+
+def make(value, width=WIDTH, seed=0):
+    norm = build(resolve("norm", value), width=width)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return norm.double()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(1)).double() * 3 + 1
+
+
+def test_layer_is_the_formula_and_torch(x):
+    norm = make({"name": "layer", "eps": 0.1})
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True)
+    expected = (x - mean) / (variance + 0.1).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(norm(x), expected)
+    torch.testing.assert_close(norm(x), F.layer_norm(x, (WIDTH,), norm.weight, norm.bias, 0.1))
+
+
+def test_layer_without_bias(x):
+    norm = make({"name": "layer", "bias": False})
+    assert norm.bias is None
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+    torch.testing.assert_close(norm(x), F.layer_norm(x, (WIDTH,), norm.weight, None, 1e-5))
+
+
+def test_rms_is_the_formula(x):
+    norm = make({"name": "rms", "eps": 0.1})
+    expected = x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt() * norm.weight
+    torch.testing.assert_close(norm(x), expected)
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+
+
+def test_rms_in_bf16_takes_the_mean_square_in_fp32():
+    # In bf16 itself 4096 squares of 1 would sum to 256, where adding 1 changes nothing any more.
+    norm = make("rms", width=4096)
+    with torch.no_grad():
+        norm.weight.fill_(1.0)
+    ones = torch.ones(1, 4096, dtype=torch.bfloat16)
+    torch.testing.assert_close(norm.bfloat16()(ones), ones)
+
+
+def test_scale_is_one_number_times_the_unit_vector(x):
+    norm = make("scale")
+    assert norm.scale.shape == ()
+    torch.testing.assert_close(norm(x), norm.scale * x / x.norm(dim=-1, keepdim=True))
+    # below eps the length is not divided by
+    torch.testing.assert_close(norm(x * 1e-9), norm.scale * x * 1e-9 / 1e-5)
+
+
+def test_scale_starts_at_the_root_of_the_width(x):
+    norm = build(resolve("norm", "scale"), width=WIDTH)
+    norm.reset_parameters()
+    torch.testing.assert_close(norm.scale, torch.tensor(WIDTH**0.5))
+    # so new weights give vectors of the length that a layer norm gives
+    length = norm.double()(x).norm(dim=-1)
+    torch.testing.assert_close(length, torch.full_like(length, WIDTH**0.5))
+
+
+@pytest.mark.parametrize("name", ["layer", "rms", "scale"])
+def test_keeps_shape_and_dtype(name):
+    norm = build(resolve("norm", name), width=WIDTH)
+    norm.reset_parameters()
+    x = torch.randn(3, WIDTH)
+    assert norm(x).shape == x.shape
+    low = norm.bfloat16()(x.bfloat16())
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), norm.float()(x), atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["layer", "rms", "scale"])
+def test_ignores_the_length_of_its_input(name, x):
+    norm = make({"name": name, "eps": 1e-12})
+    torch.testing.assert_close(norm(7.5 * x), norm(x))
