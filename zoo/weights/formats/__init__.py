@@ -1,27 +1,28 @@
 """Public formats: what other libraries call a model's keys and tensors, and what we call them.
 
 One module a family, torch-free, holding `FORMAT` (or `FORMATS`): the translation of the public
-`config.json` both ways and one reversible weight map. Modules are found by walking this folder.
+`config.json` both ways and one reversible weight map. Modules are found by walking this folder; a
+plugin has its own in `<package>/formats.py`. Configs are read through `keys.Keys`, which refuses
+what nobody asked for: a key silently ignored is a model that computes something else.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ConfigError, UnknownName
+from zoo.errors import PluginError, UnknownName
 
 if TYPE_CHECKING:
     from zoo.weights.map import WeightMap
 
-__all__ = ["ForeignConfig", "Format", "format_for", "formats", "register_format"]
-
-_REQUIRED = object()
+__all__ = ["Format", "format_for", "formats", "register_format"]
 
 
 @dataclass(frozen=True)
@@ -48,60 +49,49 @@ class Format:
     architectures: tuple[str, ...] = ()
 
 
-_EXTRA: dict[str, Format] = {}
+_REGISTERED: list[tuple[Format, str]] = []
 
 
-def register_format(chosen: Format) -> Format:
-    """Adds a plugin's format; raises ConfigError when its name or a model_type is taken."""
-    known = {**_shipped(), **_EXTRA}
-    if chosen.name in known and known[chosen.name] != chosen:
-        raise ConfigError(f"Two weight formats are called {chosen.name!r}.")
-    _check_claims([f for f in known.values() if f.name != chosen.name] + [chosen])
-    _EXTRA[chosen.name] = chosen
+def register_format(chosen: Format, origin: str = "registered") -> Format:
+    """Adds a format from outside; `origin` says where it is from when it clashes.
+
+    Raises: PluginError when its name or one of its model types is taken.
+    """
+    entry = (chosen, origin)
+    if entry not in _REGISTERED:
+        _REGISTERED.append(entry)
+        try:
+            formats()
+        except PluginError:
+            _REGISTERED.remove(entry)
+            raise
     return chosen
 
 
 def formats() -> dict[str, Format]:
-    """Returns name -> format: the shipped ones and those of working plugins."""
-    from zoo.registry.plugins import plugins
+    """Returns name -> format: the shipped ones, those of working plugins and registered ones.
 
-    for plugin in plugins().values():
-        module = None if plugin.error else plugin.formats()
-        for chosen in _declared(module) if module else []:
-            register_format(chosen)
-    return {**_shipped(), **_EXTRA}
-
-
-@cache
-def _shipped() -> dict[str, Format]:
-    found: list[Format] = []
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if not file.stem.startswith("_"):
-            found += _declared(importlib.import_module(f"{__name__}.{file.stem}"))
-    _check_claims(found)
-    return {chosen.name: chosen for chosen in found}
-
-
-def _declared(module: Any) -> list[Format]:
-    return [
-        *getattr(module, "FORMATS", ()),
-        *([module.FORMAT] if hasattr(module, "FORMAT") else []),
-    ]
-
-
-def _check_claims(found: list[Format]) -> None:
+    Raises: PluginError when two claim the same name or model type.
+    """
+    found: dict[str, Format] = {}
     owners: dict[str, str] = {}
-    for chosen in found:
-        for claim in chosen.model_types:
-            other = owners.setdefault(claim, chosen.name)
-            if other != chosen.name:
-                raise ConfigError(f"Two formats read model_type {claim!r}: {other}, {chosen.name}.")
+    for chosen, origin in (*_shipped(), *_of_plugins([]), *_REGISTERED):
+        owner = f"{chosen.name} ({origin})"
+        types = [f"model_type {said!r}" for said in chosen.model_types]
+        for claim in (f"the format name {chosen.name!r}", *types):
+            if claim in owners:
+                raise PluginError(
+                    f"Two formats claim {claim}: {owners[claim]} and {owner}; remove one of them."
+                )
+            owners[claim] = owner
+        found[chosen.name] = chosen
+    return found
 
 
 def format_for(config: Mapping[str, Any]) -> Format:
     """Returns the format that a public config.json asks for by `model_type` or `architecture`.
 
-    Raises: UnknownName, naming what it says and what can be read.
+    Raises: UnknownName, naming what it says and what can be read; PluginError when two read it.
     """
     known = formats()
     if "model_type" in config:
@@ -109,69 +99,66 @@ def format_for(config: Mapping[str, Any]) -> Format:
         for chosen in known.values():
             if said in chosen.model_types:
                 return chosen
-        types = sorted(t for f in known.values() for t in f.model_types)
-        from zoo.registry.suggest import hint
-
-        raise UnknownName(
-            f"No format reads model_type {said!r}."
-            + hint(str(said), types, f"Readable: {', '.join(types)}.")
-        )
+        raise _unknown("model_type", said, [t for f in known.values() for t in f.model_types])
     if "architecture" in config:
-        for chosen in known.values():
-            if any(re.fullmatch(p, str(config["architecture"])) for p in chosen.architectures):
-                return chosen
-        raise UnknownName(f"No format reads architecture {config['architecture']!r}.")
+        said = str(config["architecture"])
+        fits = [
+            chosen
+            for chosen in known.values()
+            if any(re.fullmatch(pattern, said) for pattern in chosen.architectures)
+        ]
+        if len(fits) > 1:
+            names = " and ".join(chosen.name for chosen in fits)
+            raise PluginError(f"Several formats read architecture {said!r}: {names}.")
+        if not fits:
+            raise _unknown("architecture", said, [])
+        return fits[0]
     raise UnknownName(
-        "config.json says neither 'zoo', 'model_type' nor 'architecture', so nothing tells what it is."
+        "config.json names no model: it has neither 'zoo' nor 'model_type' nor 'architecture'."
     )
 
 
-class ForeignConfig:
-    """A public config.json that must be read key by key: what nobody asks for is refused.
+@cache
+def _shipped() -> list[tuple[Format, str]]:
+    found = []
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if not file.stem.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{file.stem}")
+            found += [(chosen, "zoo") for chosen in _declared(module)]
+    return found
 
-    Args:
-        config: the parsed JSON.
-        name: what errors call it.
-    """
 
-    # Keys of bookkeeping that say nothing about the computation.
-    HARMLESS = (
-        "_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version",
-        "use_cache", "return_dict", "output_attentions", "output_hidden_states", "id2label", "label2id",
-        "problem_type", "finetuning_task", "task_specific_params", "gradient_checkpointing",
-        "chunk_size_feed_forward", "torchscript", "is_encoder_decoder",
-    )  # fmt: skip
+def _of_plugins(broken: list[str]) -> Iterator[tuple[Format, str]]:
+    """The formats of plugins that work; what is wrong with the others is added to `broken`."""
+    from zoo.registry.plugins import plugins
 
-    def __init__(self, config: Mapping[str, Any], name: str = "config.json") -> None:
-        self._left = dict(config)
-        self.name = name
-        self.ignore(*self.HARMLESS)
+    for plugin in plugins().values():
+        try:
+            module = plugin.formats()
+        except PluginError as error:
+            broken.append(str(error))
+            continue
+        for chosen in _declared(module) if module else ():
+            yield chosen, plugin.distribution
 
-    def pop(self, key: str, default: Any = _REQUIRED) -> Any:
-        """Returns a key's value and marks it read; raises ConfigError when it is absent."""
-        if key in self._left:
-            return self._left.pop(key)
-        if default is _REQUIRED:
-            raise ConfigError(f"{self.name} lacks {key!r}.")
-        return default
 
-    def expect(self, key: str, *values: Any) -> None:
-        """Refuses any value of a key but these (or its absence)."""
-        if key in self._left:
-            given = self._left.pop(key)
-            if given not in values:
-                wanted = " or ".join(repr(v) for v in values)
-                raise ConfigError(
-                    f"{self.name}: {key}={given!r} is not implemented here, only {wanted}."
-                )
+def _declared(module: ModuleType) -> list[Format]:
+    one = [module.FORMAT] if hasattr(module, "FORMAT") else []
+    return [*getattr(module, "FORMATS", ()), *one]
 
-    def ignore(self, *keys: str) -> None:
-        """Marks keys as read that change nothing in what is computed."""
-        for key in keys:
-            self._left.pop(key, None)
 
-    def finish(self) -> None:
-        """Raises ConfigError naming the keys that nobody read."""
-        if self._left:
-            left = ", ".join(f"{k}={v!r}" for k, v in sorted(self._left.items()))
-            raise ConfigError(f"{self.name} has keys that are not implemented here: {left[:300]}.")
+def _unknown(key: str, said: Any, known: Collection[str]) -> UnknownName:
+    """The error for a model that no format reads; a broken plugin might have."""
+    from zoo.registry.suggest import hint
+
+    broken: list[str] = []
+    list(_of_plugins(broken))
+    readable = f"Readable: {', '.join(sorted(known))}." if known else ""
+    return UnknownName(
+        " ".join(
+            [
+                f"No format reads {key} {str(said)[:60]!r}.{hint(str(said), known, readable)}",
+                *broken,
+            ]
+        )
+    )
