@@ -1,0 +1,29 @@
+"""What torch can compute on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zoo.doctor.report import Finding
+
+__all__ = ["look"]
+
+
+def look() -> Iterator[Finding]:
+    """Yields CUDA devices, or why there are none, and the CPU's threads."""
+    import torch
+
+    built = torch.version.cuda or (torch.version.hip and f"ROCm {torch.version.hip}")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            text = f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}, CUDA {built}"
+            yield Finding("accelerator", f"cuda:{index}", "ok", text)
+    elif built:
+        yield Finding("accelerator", "cuda", "absent", f"no GPU is visible (torch knows {built})")
+    else:
+        yield Finding("accelerator", "cuda", "absent", "this torch is built for CPUs only")
+    if torch.backends.mps.is_available():
+        yield Finding("accelerator", "mps", "ok", "Apple GPU")
+    yield Finding("accelerator", "cpu", "note", f"{torch.get_num_threads()} threads")
