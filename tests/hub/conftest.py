@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # or the client asks huggingface.co for it
 
+from huggingface_hub import HfApi, constants
+
 from zoo.hub import remote
 from zoo.hub.protocol import Reply
 from zoo.hub.server import Handler, HubServer
@@ -22,9 +24,7 @@ TOKEN = "hf_aVerySecretToken0123456789"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No token, cache or endpoint of the person who runs the tests, and no waiting between tries."""
-    from huggingface_hub import constants
-
+    """No token, cache or endpoint of the person who runs the tests, and no long waits."""
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("HF_HUB_DISABLE_XET", raising=False)
@@ -45,13 +45,13 @@ class Faulty(Handler):
     requests: list[str]
 
     def answer(self) -> None:
+        self.change = None
         self.requests.append(f"{self.command} {self.path.split('?')[0]}")
         if not any(fault(self) for fault in self.faults):
             super().answer()
 
     def send(self, reply: Reply) -> None:
-        change = getattr(self, "change", None)
-        super().send(change(reply) if change else reply)
+        super().send(self.change(reply) if self.change else reply)
 
     def refuse(self, status: int, **headers: str) -> bool:
         """Answer with an error."""
@@ -91,7 +91,6 @@ class Hub:
         """Change the answers to requests that hold `part`."""
 
         def fault(handler: Faulty) -> bool:
-            handler.change = None
             if part in f"{handler.command} {handler.path}":
                 handler.change = lambda reply: change(handler, reply)
             return False
@@ -140,6 +139,13 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def api(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> HfApi:
+    """The unmodified client on the same hub, by LFS as that hub wants it."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    return HfApi(endpoint=hub.url, token=TOKEN)
 
 
 @pytest.fixture

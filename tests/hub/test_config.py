@@ -151,7 +151,7 @@ def test_an_odd_key_cannot_break_the_message(config):
 
 
 def test_reading_runs_and_imports_nothing(config, tmp_path):
-    """All tricks in one process: no marker appears, and nothing that could run code was imported."""
+    """All tricks in one process: no marker appears, nothing that could run code is imported."""
     tricks = [value for value, _ in TRICKS.values()]
     script = """
 import json, sys

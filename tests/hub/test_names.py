@@ -18,8 +18,30 @@ def test_repositories_may_be_called(repo):
 
 @pytest.mark.parametrize(
     "repo",
-    ["", "/", "a/", "/b", "a/b/c", "../b", "a/..", "a//b", "a--b/c", "a/b.git", "a b/c", "a/b."]
-    + ["-a/b", ".a/b", "a/b\n", "a\\b/c", "a/b?x", "http://x/y", "é/b", "a/" + "b" * 97, None, 3],
+    [
+        "",
+        "/",
+        "a/",
+        "/b",
+        "a/b/c",
+        "../b",
+        "a/..",
+        "a//b",
+        "a--b/c",
+        "a/b.git",
+        "a b/c",
+        "a/b.",
+        "-a/b",
+        ".a/b",
+        "a/b\n",
+        "a\\b/c",
+        "a/b?x",
+        "http://x/y",
+        "é/b",
+        "a/" + "b" * 97,
+        None,
+        3,
+    ],
 )
 def test_repositories_may_not_be_called(repo):
     with pytest.raises(HubError, match="owner/name"):
@@ -61,19 +83,37 @@ def test_files_may_be_called(path):
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/etc/passwd", "../x", "a/../../x", "a/./b", "a//b", "a/", "..", ".", "C:\\x", "a\\..\\b"]
-    + [
+    [
+        "",
+        "/etc/passwd",
+        "../x",
+        "a/../../x",
+        "a/./b",
+        "a//b",
+        "a/",
+        "..",
+        ".",
+        "C:\\x",
+        "a\\..\\b",
         "C:/x",
         "x:stream",
-        "a\0b",
+        "a\x00b",
         "a\nb",
         "a\x7fb",
         "\ud800",
         ".git/config",
         "a/.GIT/x",
         ".cache/x",
-    ]
-    + ["con", "a/NUL.txt", "lpt1.json", "a.", "a ", " a", "b./c", "x" * 256, "a/" * 600 + "b"],
+        "con",
+        "a/NUL.txt",
+        "lpt1.json",
+        "a.",
+        "a ",
+        " a",
+        "b./c",
+        "x" * 256,
+        "a/" * 600 + "b",
+    ],
 )
 def test_files_may_not_be_called(path):
     with pytest.raises(HubError, match=r"acme/m names a file .* refused"):

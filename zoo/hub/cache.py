@@ -114,13 +114,20 @@ class Cache:
         value = {"format": 1, "repo": self.repo, "revision": revision, "files": rows}
         write_atomic(self.folder / "zoo" / f"{commit}.json", dump_json(value))
 
+    def own_manifest(self, commit: str) -> dict[str, Content] | None:
+        """What a commit holds, as we wrote it down."""
+        value = _read(self.folder / "zoo" / f"{commit}.json")
+        with contextlib.suppress(TypeError, KeyError, AttributeError, HubError):
+            if value.get("format") == 1:
+                return {check_path(path): Content(**row) for path, row in value["files"].items()}
+        return None
+
     def manifest(self, commit: str) -> dict[str, Content] | None:
         """What a commit holds, as we or the hub's client noted it, or as its links say."""
-        value = _read(self.folder / "zoo" / f"{commit}.json")
-        rows = value.get("files") if value.get("format") == 1 else None
+        own = self.own_manifest(commit)
+        if own is not None:
+            return own
         with contextlib.suppress(TypeError, KeyError, AttributeError, HubError):
-            if rows is not None:
-                return {check_path(path): Content(**row) for path, row in rows.items()}
             value = _read(self.folder / "trees" / f"{commit}.json")
             if value.get("format_version") == 1:
                 return {

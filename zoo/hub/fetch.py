@@ -15,8 +15,6 @@ from zoo.hub.remote import Remote, Unreachable
 
 __all__ = ["fetch"]
 
-_CHUNK = 1 << 20
-
 
 def fetch(
     remote: Remote,
@@ -92,18 +90,34 @@ def _download(
             hasher = _stream(remote, url, path, content, partial, have, progress)
             if hasher is not None:
                 return hasher.hexdigest()
-            error: Exception = Unreachable(
-                f"{path} of {remote.repo} breaks off after {partial.stat().st_size} of "
-                f"{content.size} bytes; run `zoo pull {remote.repo}` again to continue."
-            )
+            error: Exception | None = None
             pause: float | None = remotes.WAIT * 2 ** (tries - 1)
         except HubError:
             raise
         except Exception as problem:
             error, pause = problem, remote.pause(problem, tries)
         if pause is None or tries >= remotes.ATTEMPTS:
-            raise remote.explain(error, commit) from None
+            raise _given_up(remote, path, content, partial, error, commit) from None
         time.sleep(pause)
+
+
+def _given_up(
+    remote: Remote,
+    path: str,
+    content: Content,
+    partial: Path,
+    error: Exception | None,
+    commit: str,
+) -> HubError:
+    import httpx2
+
+    have = partial.stat().st_size if partial.is_file() else 0
+    if error is None or (have and isinstance(error, httpx2.TransportError)):
+        return Unreachable(
+            f"{path} of {remote.repo} breaks off after {have} of {content.size} bytes; "
+            f"run `zoo pull {remote.repo}` again to continue."
+        )
+    return remote.explain(error, commit)
 
 
 def _stream(
@@ -140,7 +154,8 @@ def _stream(
         with open(partial, "ab" if continues else "wb") as file:
             position = have if continues else 0
             progress(position)
-            for chunk in response.iter_bytes(_CHUNK):
+            # As it comes: pieces of a fixed size would lose what came of one when the line breaks.
+            for chunk in response.iter_bytes():
                 position += len(chunk)
                 if position > content.size:
                     file.truncate(0)

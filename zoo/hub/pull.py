@@ -23,6 +23,7 @@ from zoo.hub.remote import (
     Remote,
     Unreachable,
     cache_root,
+    disk_error,
     is_offline,
     log,
     shown_endpoint,
@@ -88,24 +89,22 @@ def pull(
     revision = check_revision(revision or "main")
     allow = [allow] if isinstance(allow, str) else list(allow)
     store = Cache(cache_root(cache), repo)
-    if offline or is_offline():
-        if force:
-            raise HubError(
-                f"{repo} cannot be pulled anew without the network; drop --force or go online."
-            )
+    try:
+        return _find(store, revision, allow, offline or is_offline(), force)
+    except OSError as error:
+        raise disk_error(error, repo) from None
+
+
+def _find(store: Cache, revision: str, allow: list[str], offline: bool, force: bool) -> Path:
+    repo = store.repo
+    if offline and force:
+        raise HubError(f"{repo} cannot be pulled anew without the network; drop --force.")
+    if offline:
         return _cached(store, revision, allow, "the network is off")
     if is_commit(revision) and not force:
-        manifest = (
-            store.manifest(revision)
-            if (store.folder / "zoo" / f"{revision}.json").is_file()
-            else None
-        )
-        if manifest is not None:
-            wanted = _wanted(repo, revision, manifest, allow)
-            faults = store.faults(revision, wanted)
-            if not faults:
-                return store.snapshot(revision)
-            _refuse_damaged(store, faults)
+        folder = _known(store, revision, allow)
+        if folder is not None:
+            return folder
     try:
         return _pull(store, revision, allow, force)
     except Unreachable as error:
@@ -114,6 +113,16 @@ def pull(
         folder = _cached(store, revision, allow, "the hub does not answer")
         log.warning("%s Using the snapshot that was pulled before: %s", error, folder.name[:12])
         return folder
+
+
+def _known(store: Cache, commit: str, allow: list[str]) -> Path | None:
+    """A commit never changes: if all of it is here, nobody need be asked."""
+    manifest = store.own_manifest(commit)
+    if manifest is None:
+        return None
+    faults = store.faults(commit, _wanted(store.repo, commit, manifest, allow))
+    _refuse_damaged(store, faults)
+    return None if faults else store.snapshot(commit)
 
 
 def contents_of(remote: Remote, revision: str) -> tuple[str, dict[str, Content]]:
@@ -215,8 +224,6 @@ def _fetch_all(
             # Small files first: a configuration that is refused should not cost the weights' time.
             for _ in pool.map(one, sorted(missing, key=lambda p: missing[p].size)):
                 pass
-        except OSError as error:
-            raise remote.explain(error) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -204,9 +204,12 @@ def _commit(
     from huggingface_hub.errors import HfHubHTTPError
 
     xet = _takes_xet(remote, revision, operations)
-    if not xet:
+    large = [
+        o for o in operations if not o.path_in_repo.endswith((".json", ".md", ".txt", ".yaml"))
+    ]
+    if not xet and large:
         notes.append(
-            f"{shown_endpoint()} has no Xet storage; files went by LFS (HF_HUB_DISABLE_XET)."
+            f"{shown_endpoint()} has no Xet storage: HF_HUB_DISABLE_XET was set for this push."
         )
         log.info(notes[-1])
     try:

@@ -216,3 +216,10 @@ def _info(repository: Repository, commit: Commit, *, full: bool, sizes: bool = F
                 pointer = len(lfs_pointer(entry.sha256, entry.size))
                 row["lfs"] = {"sha256": entry.sha256, "size": entry.size, "pointerSize": pointer}
     return described
+
+
+@ROUTES.route("GET HEAD", f"/api/(?:{'|'.join(KINDS)})/.*|/[^/]+/resolve/.*")
+def without_owner(request: Request) -> Reply:
+    """The last route: names of the public hub's early days, such as `gpt2`."""
+    status = 404 if request.open else 401
+    raise Refusal(status, "Repositories here are called owner/name.", "RepoNotFound")

@@ -168,12 +168,8 @@ class Remote:
             return Unreachable(
                 f"{hub} cannot be reached for {repo}; check the network and HF_ENDPOINT."
             )
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return HubError(
-                f"The disk is full at {error.filename or cache_root()}; free some space."
-            )
         if isinstance(error, OSError):
-            return HubError(f"{repo}: {self.scrub(str(error))[:300]}.")
+            return disk_error(error, repo)
         return HubError(f"{repo}: {type(error).__name__}: {self.scrub(str(error))[:300]}")
 
     def scrub(self, text: str) -> str:
@@ -214,6 +210,14 @@ class Remote:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             return f"the nearest is {near[0]}" if near else f"it has {shown}"
         return "check its name"
+
+
+def disk_error(error: OSError, repo: str) -> HubError:
+    """A failure of this machine's disk as one sentence."""
+    place = error.filename or cache_root()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HubError(f"The disk is full at {place}; free some space.")
+    return HubError(f"{repo}: {place} cannot be used: {error.strerror or error}.")
 
 
 class Unreachable(HubError):
