@@ -54,7 +54,7 @@ class PatchTokenizer(nn.Module):
         `size` (height, width) replaces the configured one, for other resolutions and shapes.
         """
         config = self.config
-        height, width = size or config.image
+        height, width = size or config.size or config.image
         self.grid_for(height, width)
         return to_pixels(
             as_list(images)[0],

@@ -22,6 +22,9 @@ class PatchTokenizerConfig(TokenizerConfig):
     image: tuple[int, int] = setting(
         [224, 224], "height and width that the model was made for", low=1
     )
+    size: tuple[int, int] | None = setting(
+        None, "height and width that pictures are brought to, when not `image` (DINOv2)", low=1
+    )
     patch: tuple[int, int] = setting([16, 16], "height and width of a patch, in pixels", low=1)
     channels: int = setting(3, "3 for colour, 1 for grey", low=1)
     bias: bool = setting(True, "bias on the patch projection (CLIP has none)")
@@ -52,6 +55,9 @@ class PatchTokenizerConfig(TokenizerConfig):
                 raise ConfigError(
                     f"{name}: needs 1 or {self.channels} numbers, one for each channel."
                 )
-        for side, size, patch in zip(("height", "width"), self.image, self.patch, strict=True):
-            if size < patch or (size % patch and not self.cut):
-                raise ConfigError(f"image: {side} {size} is no multiple of the patch's {patch}.")
+        for key, sizes in (("image", self.image), ("size", self.size or self.image)):
+            for side, size, patch in zip(("height", "width"), sizes, self.patch, strict=True):
+                if size < patch or (size % patch and not self.cut):
+                    raise ConfigError(
+                        f"{key}: {side} {size} is no multiple of the patch's {patch}."
+                    )

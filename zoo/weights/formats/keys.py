@@ -7,13 +7,23 @@ of its values is understood (`only`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.registry.suggest import hint
 
-__all__ = ["ACTIVATIONS", "GENERIC", "Keys", "differences", "one_size", "public_activation"]
+__all__ = [
+    "ACTIVATIONS",
+    "GENERIC",
+    "Keys",
+    "differences",
+    "one_size",
+    "public_activation",
+    "public_labels",
+    "show",
+]
 
 # Keys of every transformers config, of one version or another, that do not touch the numbers.
 GENERIC = frozenset({
@@ -101,7 +111,7 @@ class Keys:
             value = float(value)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
-            raise ConfigError(f"{self.where}: {key!r} must be {names}, got {_show(value)}.")
+            raise ConfigError(f"{self.where}: {key!r} must be {names}, got {show(value)}.")
         return value
 
     def pair(self, key: str, default: Any = _REQUIRED) -> list[int]:
@@ -109,9 +119,7 @@ class Keys:
         value = self.take(key, default, int, list, tuple)
         sizes = [value, value] if isinstance(value, int) else list(value)
         if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
-            raise ConfigError(
-                f"{self.where}: {key!r} must be one or two sizes, got {_show(value)}."
-            )
+            raise ConfigError(f"{self.where}: {key!r} must be one or two sizes, got {show(value)}.")
         return sizes
 
     def only(self, key: str, *allowed: Any) -> None:
@@ -119,8 +127,8 @@ class Keys:
         self._known.add(key)
         if key in self.content and self.content[key] not in allowed:
             raise ConfigError(
-                f"{self.where}: {key!r} = {_show(self.content[key])} is not supported "
-                f"(only {', '.join(map(_show, allowed))})."
+                f"{self.where}: {key!r} = {show(self.content[key])} is not supported "
+                f"(only {', '.join(map(show, allowed))})."
             )
 
     def section(self, key: str) -> Keys:
@@ -151,6 +159,16 @@ class Keys:
         plain = ordered == [f"LABEL_{i}" for i in range(len(names))]
         return len(names), [] if plain else ordered
 
+    def architecture(self, *known: str) -> str | None:
+        """Returns the class that wrote the file, if it says; refuses others than the known ones."""
+        written = self.take("architectures", [], list)
+        if written and written[0] not in known:
+            raise ConfigError(
+                f"{self.where}: architecture {show(written[0])} is not implemented here, only "
+                f"{', '.join(known)}."
+            )
+        return written[0] if written else None
+
     def ignore(self, *keys: str) -> None:
         """Marks keys that change nothing in what the model computes."""
         self._known.update(keys)
@@ -177,6 +195,15 @@ def public_activation(name: str) -> str:
     return TRANSFORMERS_ACTIVATIONS[name]
 
 
+def public_labels(classes: int, names: list[str]) -> dict[str, Any]:
+    """Returns transformers' keys for classes and their names."""
+    names = names or [f"LABEL_{i}" for i in range(classes)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
 def one_size(sizes: Iterable[int]) -> Any:
     """Returns (height, width) as public configs write it: one number for a square."""
     height, width = sizes
@@ -197,9 +224,12 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         pairs = enumerate(zip(ours, theirs, strict=True))
         return [f for i, (a, b) in pairs for f in differences(a, b, f"{path}.{i}")]
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return [] if math.isclose(ours, theirs, rel_tol=1e-9) else [path]
     return [] if ours == theirs else [path]
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """Returns a value as an error may print it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
