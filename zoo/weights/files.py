@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import WeightsError
-from zoo.weights.lazy import LazyTensor, nbytes
+from zoo.weights.lazy import LazyTensor, as_lazy, nbytes
 from zoo.weights.save import INDEX, TIED, save_weights
 from zoo.weights.shard import Shard, ShardTensor, broken, read_json
 
@@ -102,7 +102,9 @@ def open_weights(
         return _open_index(path, allow_pickle)
     if path.suffix == ".safetensors":
         shard = Shard(path)
-        tensors = {name: ShardTensor(shard, entry) for name, entry in shard.entries.items()}
+        tensors: dict[str, LazyTensor] = {
+            name: ShardTensor(shard, entry) for name, entry in shard.entries.items()
+        }
         return _with_tied(path, tensors, (path,), shard.metadata, (shard,))
     if path.suffix in PICKLES:
         _refuse_pickle(path, allow_pickle)
@@ -113,9 +115,9 @@ def open_weights(
     raise WeightsError(f"{path} is not a weights file; those end in {endings}.")
 
 
-def find_nonfinite(weights: Mapping[str, LazyTensor]) -> list[str]:
+def find_nonfinite(weights: Mapping[str, LazyTensor | torch.Tensor]) -> list[str]:
     """Names of the tensors that hold a NaN or an infinity. Reads everything, a piece at a time."""
-    return [name for name, tensor in weights.items() if _nonfinite(tensor)]
+    return [name for name, tensor in weights.items() if _nonfinite(as_lazy(tensor))]
 
 
 def _nonfinite(lazy: LazyTensor) -> bool:

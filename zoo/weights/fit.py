@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,9 @@ class Slot:
             parameter.__dict__.update(self.tensor.__dict__)  # such as `no_weight_decay`
             tensor = parameter
         for module, key in self.places:
-            held = module._parameters if key in module._parameters else module._buffers
+            held: dict[str, Any] = module._buffers
+            if key in module._parameters:
+                held = module._parameters
             held[key] = tensor
 
 

@@ -98,7 +98,7 @@ def raw_bytes(tensor: torch.Tensor) -> memoryview:
 
     if tensor.numel() == 0:
         return memoryview(b"")
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
 
 
 def own_memory(shape: tuple[int, ...], dtype: str) -> torch.Tensor:

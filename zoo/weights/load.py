@@ -151,12 +151,13 @@ def _initialise(
             slot.put(slot.tensor.detach().to(device))
     for owner, names in owners.items():
         # An initialiser writes to all tensors of its module; the stored ones are put in later.
-        for held in (owner._parameters, owner._buffers):
-            for key, tensor in held.items():
-                computed = key in owner._non_persistent_buffers_set
-                if tensor is not None and tensor.is_meta and not computed:
-                    empty = _empty(tensor, dtype, device)
-                    held[key] = nn.Parameter(empty, False) if held is owner._parameters else empty
+        for key, old in owner._parameters.items():
+            if old is not None and old.is_meta:
+                owner._parameters[key] = nn.Parameter(_empty(old, dtype, device), False)
+        for key, table in owner._buffers.items():
+            computed = key in owner._non_persistent_buffers_set
+            if table is not None and table.is_meta and not computed:
+                owner._buffers[key] = _empty(table, dtype, device)
         reset = init or getattr(type(owner), "reset_parameters", None)
         if reset is None:
             raise WeightsError(
@@ -170,9 +171,10 @@ def _initialise(
 def _reset_buffers(module: nn.Module, device: torch.device | None) -> None:
     for part in module.modules():
         tables = _tables(part)
-        if any(table.is_meta for table in tables.values()) and hasattr(part, "reset_buffers"):
+        reset = getattr(part, "reset_buffers", None)
+        if reset is not None and any(table.is_meta for table in tables.values()):
             with torch.device(device or "cpu"):
-                part.reset_buffers()
+                reset()
         for name, table in _tables(part).items():
             if device is not None and not table.is_meta:
                 part._buffers[name] = table.to(device)

@@ -293,7 +293,7 @@ class WeightMap:
 
     def __str__(self) -> str:
         """The table, a line per name: theirs, ours."""
-        rows = []
+        rows: list[tuple[str, str]] = []
         for rule in self.rules:
             theirs = [rule.name(position) for position in range(len(rule.sources))]
             ours = [part.pattern.text for part in rule.targets] or ["(dropped)"]

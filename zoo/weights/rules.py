@@ -92,14 +92,12 @@ class Rule:
     def under(self, source: str, target: str) -> Rule:
         """The same row with every public name under `source` and each of ours under `target`."""
 
-        def moved(part: Part | Fill, prefix: str) -> Part | Fill:
-            if isinstance(part, Fill):
-                return part
+        def moved(part: Part, prefix: str) -> Part:
             return replace(part, pattern=Pattern(prefix + part.pattern.text))
 
         return replace(
             self,
-            sources=tuple(moved(part, source) for part in self.sources),
+            sources=tuple(p if isinstance(p, Fill) else moved(p, source) for p in self.sources),
             targets=tuple(moved(part, target) for part in self.targets),
         )
 
@@ -238,7 +236,8 @@ def Fuse(
     only the whole and must know where to cut.
     """
     parts = tuple(_part(source) for source in sources)
-    return Link(parts, (_target(target),), steps=steps, dim=dim, sizes=sizes and tuple(sizes))
+    rows = None if sizes is None else tuple(sizes)
+    return Link(parts, (_target(target),), steps=steps, dim=dim, sizes=rows)
 
 
 def Split(
@@ -250,7 +249,8 @@ def Split(
 ) -> Rule:
     """One public tensor is several of ours: the steps, then cut along `dim` (see `Fuse`)."""
     parts = tuple(_target(target) for target in targets)
-    return Link((_part(source),), parts, steps=steps, dim=dim, sizes=sizes and tuple(sizes))
+    rows = None if sizes is None else tuple(sizes)
+    return Link((_part(source),), parts, steps=steps, dim=dim, sizes=rows)
 
 
 def Tie(sources: Sequence[str], targets: Sequence[str], *steps: Step, writes: int = 1) -> Rule:

@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import struct
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +61,7 @@ class Shard:
             self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 (open as long as we are)
         except OSError as error:
             raise WeightsError(f"{self.path} cannot be opened: {error.strerror}.") from None
+        weakref.finalize(self, self._file.close)
         self.size = os.fstat(self._file.fileno()).st_size
         self.entries, self.metadata = _read_header(self.path, self._file, self.size)
 
