@@ -203,17 +203,18 @@ def _commit(
 
     from huggingface_hub.errors import HfHubHTTPError
 
-    xet = _takes_xet(remote, revision, operations)
+    xet = _xet_address(remote, revision) if xet_works() else None
     large = [
         o for o in operations if not o.path_in_repo.endswith((".json", ".md", ".txt", ".yaml"))
     ]
-    if not xet and large:
+    if xet == "" and large:
         notes.append(
             f"{shown_endpoint()} has no Xet storage: HF_HUB_DISABLE_XET was set for this push."
         )
         log.info(notes[-1])
+    by_xet = xet is not None and xet.startswith("http")
     try:
-        with nullcontext() if xet else without_xet():
+        with nullcontext() if by_xet else without_xet():
             return remote.api.create_commit(
                 remote.repo,
                 operations,
@@ -284,22 +285,21 @@ def _prepare(remote: Remote, revision: str, private: bool, dry_run: bool) -> boo
     return True
 
 
-def _takes_xet(remote: Remote, revision: str, operations: list) -> bool:
-    """Whether uploads may go by Xet. The client does not ask, and fails on a hub without it."""
+def _xet_address(remote: Remote, revision: str) -> str:
+    """Where the hub's Xet storage is; empty if it has none: the client would not ask, and fail.
+
+    A storage in a local folder is for clients that cannot choose; LFS takes fewer copies there.
+    """
     from huggingface_hub.utils import get_session
 
-    if not xet_works():
-        return True  # the client will not try it
-    public = urlsplit(remote.endpoint).hostname in (urlsplit(PUBLIC).hostname, "hf.co")
-    if public or not any(getattr(operation, "upload_info", None) for operation in operations):
-        return True
-    url = (
-        f"{remote.endpoint}/api/models/{remote.repo}/xet-write-token/{revision.replace('/', '%2F')}"
-    )
+    if urlsplit(remote.endpoint).hostname in (urlsplit(PUBLIC).hostname, "hf.co"):
+        return PUBLIC
+    quoted = revision.replace("/", "%2F")
+    url = f"{remote.endpoint}/api/models/{remote.repo}/xet-write-token/{quoted}"
 
-    def probe() -> bool:
+    def probe() -> str:
         answer = get_session().get(url, headers=remote.headers(), timeout=10.0)
-        return answer.status_code == 200 and "X-Xet-Cas-Url" in answer.headers
+        return answer.headers.get("X-Xet-Cas-Url", "") if answer.status_code == 200 else ""
 
     return remote.call(probe)
 

@@ -187,6 +187,8 @@ class Remote:
             )
         if status == 403:
             return HubError(f"{hub} does not allow this on {repo}{said}.")
+        if status == 405:
+            return HubError(f"{hub} does not take this request; it may be a mirror for pulls only.")
         if status == 429:
             return Unreachable(f"{hub} asks to slow down; wait a few minutes and try again{said}.")
         if status >= 500:

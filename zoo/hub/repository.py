@@ -265,9 +265,21 @@ class Repository:
         finally:
             draft.unlink(missing_ok=True)
 
-    def adopt_blob(self, draft: Path, sha256: str) -> Entry:
-        """Move a complete, checked file into the blobs."""
+    def adopt_blob(self, draft: Path, sha256: str, *, check: bool = False) -> Entry:
+        """Move a complete file into the blobs; with `check` after hashing and syncing it.
+
+        Raises:
+            HubError: it is not the content of that name.
+        """
         place = self.blob(sha256)
+        if check:
+            digest = hashlib.sha256()
+            with open(draft, "rb+") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                os.fsync(file.fileno())
+            if digest.hexdigest() != sha256:
+                raise HubError("The content that arrived has another sha256 than announced.")
         if not place.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(draft, place)

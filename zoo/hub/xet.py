@@ -58,9 +58,7 @@ class XetUploads:
     def open(self) -> str:
         """A fresh folder for one upload, as the address that hf_xet takes."""
         self.sweep()
-        folder = self.folder / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        return f"local://{folder}"
+        return f"local://{self.folder / uuid.uuid4().hex}"  # hf_xet makes it
 
     def sweep(self) -> None:
         """Remove uploads that were never committed."""
@@ -103,8 +101,7 @@ class XetUploads:
                 endpoint=f"local://{twin}", token="local", token_expiry_unix_secs=until
             ) as group:
                 group.start_download_file(hf_xet.XetFileInfo(key, size), str(draft))
-            with open(draft, "rb") as file:
-                repository.add_blob(iter(lambda: file.read(1 << 20), b""), sha256, size)
+            repository.adopt_blob(draft, sha256, check=True)
         except (RuntimeError, OSError) as error:
             raise HubError(
                 "This hub cannot read the Xet upload; push again with HF_HUB_DISABLE_XET=1 set."
@@ -138,7 +135,7 @@ def read_shard(data: bytes) -> dict[str, tuple[str, int]]:
         )
         key, size = _hash_text(data[at : at + 32]), sum(sizes)
         at += _RECORD * (1 + count + (count if flags & _VERIFICATION else 0))
-        if flags & _METADATA:
+        if flags & _METADATA and at + 32 <= len(data):
             found[_hash_text(data[at : at + 32])] = (key, size)
             at += _RECORD
     return found
