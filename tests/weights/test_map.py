@@ -318,6 +318,17 @@ def test_export_lists_all_its_problems():
     )
 
 
+def test_export_does_not_cut_elsewhere_than_load():
+    weight_map = WeightMap([Split("in", ["q", "kv"], sizes=[4, 8])])
+    for q, kv in ((5, 7), (4, 7)):
+        with pytest.raises(WeightsError, match=r"unusable q \+ kv .*should have .* rows, not"):
+            weight_map.export({"q": numbered(q, 2), "kv": numbered(kv, 2)})
+    with pytest.raises(WeightsError, match="cannot be joined in dimension 0"):
+        weight_map.export({"q": numbered(4, 2), "kv": numbered(8, 3)})
+    with pytest.raises(WeightsError, match="one dtype"):
+        weight_map.export({"q": numbered(4, 2), "kv": numbered(8, 2).half()})
+
+
 def test_clashes():
     with pytest.raises(WeightsError, match="'a' stands twice"):
         WeightMap([Rename("a", "x"), Rename("a", "y")])

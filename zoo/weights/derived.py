@@ -38,7 +38,7 @@ class Stepped(LazyTensor):
 
 
 class Joined(LazyTensor):
-    """Several tensors one after another along `dim`. Raises Misfit if their other sizes differ."""
+    """Several tensors one after another along `dim`. Raises Misfit if they do not go together."""
 
     fresh = True
 
@@ -48,6 +48,9 @@ class Joined(LazyTensor):
         rest = {(*shape[:dim], *shape[dim + 1 :]) for shape in shapes}
         if len(rest) > 1 or any(len(shape) <= dim for shape in shapes):
             raise Misfit(f"cannot be joined in dimension {dim}: {', '.join(map(describe, shapes))}")
+        dtypes = sorted({part.dtype for part in parts})
+        if len(dtypes) > 1:
+            raise Misfit(f"should have one dtype, not {' and '.join(dtypes)}")
         length = sum(shape[dim] for shape in shapes)
         self.shape = (*shapes[0][:dim], length, *shapes[0][dim + 1 :])
         self.dtype = parts[0].dtype

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from zoo.errors import WeightsError
 from zoo.weights.derived import Filled, Joined, Same, cut, stepped, undone
-from zoo.weights.lazy import LazyTensor, describe, same_bits
+from zoo.weights.lazy import LazyTensor, as_lazy, describe, same_bits
 from zoo.weights.patterns import Pattern
 from zoo.weights.steps import Misfit, Shape, Step
 
@@ -137,11 +137,9 @@ class Link(Rule):
             raise WeightsError(f"A row with {parts} parts was given {len(self.sizes)} sizes.")
 
     def forward(self, found: Found, dtype: str) -> list[LazyTensor]:
-        dtypes = sorted({lazy.dtype for lazy in found.values()})
-        if len(dtypes) > 1:
-            raise Misfit(f"should have one dtype, not {' and '.join(dtypes)}")
+        given = next((lazy.dtype for lazy in found.values()), dtype)
         parts = [
-            Filled(part.shape, part.value, *dtypes or [dtype])
+            Filled(part.shape, part.value, given)
             if isinstance(part, Fill)
             else stepped(found[slot], part.steps)
             for slot, part in enumerate(self.sources)
@@ -172,10 +170,9 @@ class Link(Rule):
         return sizes
 
     def backward(self, given: Found) -> list[torch.Tensor | None]:
-        import torch
-
         ours = [undone(given[slot].read(), part.steps) for slot, part in enumerate(self.targets)]
-        whole = undone(ours[0] if len(ours) == 1 else torch.cat(ours, self.dim), self.steps)
+        joined = ours[0] if len(ours) == 1 else self._join([*map(as_lazy, ours)]).read()
+        whole = undone(joined, self.steps)
         pieces: Sequence[torch.Tensor] = [whole]
         if len(self.sources) > 1:
             pieces = whole.split(self._sizes(tuple(whole.shape), len(self.sources)), self.dim)
