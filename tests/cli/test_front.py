@@ -114,10 +114,9 @@ def test_words_of_training_commands_stay_untouched(monkeypatch, capsys):
     ]
 
 
-def test_old_names_warn_in_one_line(monkeypatch, capsys):
-    from zoo.registry import nodes
-
-    monkeypatch.setattr(nodes, "read_aliases", lambda: {"position": {"rotary": "rope"}})
+def test_old_names_warn_in_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "aliases.yaml").write_text("position: {rotary: rope}")
+    monkeypatch.setenv("ZOO_CONF_PATH", str(tmp_path))
     assert main(["cfg", "position", "rotary"]) == 0
     assert capsys.readouterr().err == "zoo: position 'rotary' is now called 'rope'.\n"
 

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import UnknownName
-from zoo.registry import Name, Plugin, find_node, names, parse_name, read_mapping, to_mapping
+from zoo.registry import (
+    Name,
+    Plugin,
+    find_node,
+    names,
+    parse_name,
+    read_tagged,
+    resolve_mapping,
+    to_mapping,
+)
 from zoo.registry.overrides import apply_overrides
 from zoo.registry.plugins import plugins as installed_plugins
-from zoo.registry.schema import resolve_mapping
-from zoo.registry.suggest import hint
 
 __all__ = ["Info", "config", "info", "list", "plugins"]
 
@@ -42,40 +49,16 @@ def config(
     of top-level keys.
     A tag (`"vit-base-16.clip"`) adds what its weights require.
     """
-    parsed = parse_name(name, group)
-    if parsed.scheme:
-        raise UnknownName(
-            f"{name!r} is not a name in conf/; zoo.load reads it, zoo.info describes it."
-        )
-    return node_config(parsed, overrides, keys, group)
+    return node_config(parse_name(name, group), overrides, keys, group)
 
 
 def node_config(parsed: Name, overrides: Any, keys: Mapping[str, Any], group: str = "model") -> Any:
     """Returns the config of a node: file, then what the weights tag requires, then the caller's
     overrides."""
-    mapping = read_mapping(group, parsed.name)
-    tag = weights_tag(mapping, parsed) if group == "model" else None
-    if tag is not None:
-        mapping = apply_overrides(mapping, mapping["weights"][tag].get("set") or {})
+    mapping = read_tagged(group, parsed)
     for override in overrides:
         mapping = apply_overrides(mapping, [override] if isinstance(override, str) else override)
     return resolve_mapping(group, apply_overrides(mapping, keys))
-
-
-def weights_tag(mapping: Mapping[str, Any], parsed: Name) -> str | None:
-    """Returns the tag asked for, or the first one; None when the node has no weights. Raises
-    UnknownName."""
-    tags = mapping.get("weights") or {}
-    if parsed.tag is None:
-        return next(iter(tags), None)
-    if parsed.tag not in tags:
-        known = (
-            f"Tags: {', '.join(tags)}." if tags else "It has none; zoo.create gives it new ones."
-        )
-        raise UnknownName(
-            f"{parsed.name!r} has no weights {parsed.tag!r}.{hint(parsed.tag, tags, known)}"
-        )
-    return parsed.tag
 
 
 @cache

@@ -1,4 +1,4 @@
-"""`key.path=value` overrides, as a person types them in Python or in a shell."""
+"""`key.path=value` overrides, as a person types them, and the one rule by which keys join."""
 
 from __future__ import annotations
 
@@ -8,12 +8,34 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.registry.yaml import parse_scalar
 
-__all__ = ["apply_overrides", "parse_override"]
+__all__ = ["apply_overrides", "merge", "nest", "parse_override"]
+
+
+def merge(base: Any, change: Any) -> Any:
+    """Deep merge: mappings join key by key, anything else is replaced (the rule of OmegaConf).
+
+    So `norm: rms` drops the keys of another norm, while `norm: {name: rms}` keeps those that were
+    given before.
+    """
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        joined = dict(base)
+        for key, value in change.items():
+            joined[key] = merge(joined[key], value) if key in joined else value
+        return joined
+    return change
+
+
+def nest(path: Iterable[str], value: Any) -> Any:
+    """Returns `{a: {b: value}}` of the path a, b."""
+    for key in reversed(list(path)):
+        value = {key: value}
+    return value
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """Returns (path, value) of one `a.b=value`; leading `+` signs are accepted and mean nothing here."""
-    key, equals, value = text.partition("=")
+    """Returns (path, value) of one `a.b=value`; leading `+` signs are accepted and mean nothing
+    here."""
+    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     path = key.strip().lstrip("+").split(".")
     if not equals or not all(path):
         raise ConfigError(f"Override {text!r} is not of the form key.path=value.")
@@ -23,9 +45,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
 def apply_overrides(
     mapping: Mapping, overrides: Iterable[str] | Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns a copy of `mapping` with every override set; a part written as a name opens into `{name: …}` for its keys."""
-    from zoo.registry.schema import merge
-
+    """Returns a copy of `mapping` with every override set; a part written as a name opens into
+    `{name: …}` for its keys. Raises: ConfigError."""
     pairs = (
         [(key.split("."), value) for key, value in overrides.items()]
         if isinstance(overrides, Mapping)
@@ -33,28 +54,24 @@ def apply_overrides(
     )
     changed: Any = dict(mapping)
     for path, value in pairs:
-        changed = _set(changed, path, value, merge)
+        changed = _set(changed, path, value, ())
     return changed
 
 
-def _set(node: Any, path: list[str], value: Any, merge: Any) -> Any:
+def _set(node: Any, path: list[str], value: Any, done: tuple[str, ...]) -> Any:
     if not path:
         return merge(node, value)
     key, rest = path[0], path[1:]
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
-            raise ConfigError(f"{key!r} is no index of a list of {len(node)}.")
-        return [
-            _set(item, rest, value, merge) if i == int(key) else item for i, item in enumerate(node)
-        ]
+        if not key.isdecimal() or int(key) >= len(node):
+            raise ConfigError(
+                f"{'.'.join(done)}: {key!r} is no index of this list of {len(node)}, "
+                "of which 0 is the first."
+            )
+        index = int(key)
+        return [*node[:index], _set(node[index], rest, value, (*done, key)), *node[index + 1 :]]
     if isinstance(node, str):  # `position: rope` and the override `position.theta=…`
         node = {"name": node}
     node = dict(node) if isinstance(node, Mapping) else {}
-    node[key] = _set(node[key], rest, value, merge) if key in node else _nest(rest, value)
+    node[key] = _set(node[key], rest, value, (*done, key)) if key in node else nest(rest, value)
     return node
-
-
-def _nest(path: list[str], value: Any) -> Any:
-    for key in reversed(path):
-        value = {key: value}
-    return value

@@ -1,11 +1,19 @@
-"""Plugins: distributions that add names, parts, models and data by one entry point, and cost nothing until named.
+"""Plugins: distributions that add names, parts, models and data by one entry point, and cost
+nothing until named.
 
     [project.entry-points."zoo.plugins"]
     acme = "zoo_acme"
 
-The value is a package that holds `conf/<group>/acme/*.yaml`, torch-free `schema.py` files with kinds named
-`acme/…`, and, where its names are not files, a `plugin.py` with `names(group)` and `node(group, name)`.
-Weight formats live in `<package>/formats.py`. Finding a plugin reads metadata and imports none of its code.
+The value is a package that holds any of
+
+* `conf/<group>/acme/*.yaml`: names; `acme/tiny` is the file `conf/model/acme/tiny.yaml`;
+* `**/schema.py`: torch-free schemas, whose kinds are called `acme/…`;
+* `plugin.py`: torch-free, with `names(group) -> iterable of names` and
+  `node(group, name) -> mapping or None`, for names that are not files;
+* `formats.py`: torch-free, with `FORMAT` or `FORMATS`, for weights in a layout of its own.
+
+Finding a plugin reads metadata and folder names and imports none of its code. What is wrong with
+one is an error where its names are asked for, and in `describe()`; other names are not affected.
 """
 
 from __future__ import annotations
@@ -13,154 +21,244 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from dataclasses import dataclass, field
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.errors import PluginError, UnknownName
+from zoo.errors import PluginError, UnknownName, ZooError
+from zoo.registry.schema import KINDS
 from zoo.registry.suggest import hint
 
-__all__ = ["Plugin", "plugins"]
+if TYPE_CHECKING:
+    from zoo.registry.report import Report
+
+__all__ = ["Plugin", "describe", "namespace_problem", "plugin_of", "plugins"]
+
+NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
+RESERVED = ("dir", "hf", "zoo")  # as a namespace they would read like something else
 
 
 @dataclass
 class Plugin:
-    """One installed plugin: its namespace, where it comes from, and the error that makes it unusable, if any."""
+    """One installed plugin: its namespace, where it comes from, and what makes it unusable."""
 
     name: str  # the namespace of its names: `acme` in `acme/tiny`
     package: str  # what is imported
-    distribution: str  # "zoo-acme 0.1", for messages
-    conf: Path | None = None
-    error: str | None = None
-    _dynamic: ModuleType | bool | None = field(default=False, repr=False)
+    distribution: str  # "zoo-acme 0.1"
+    location: Path | None = None  # folder of the package
+    error: str | None = None  # why it is broken, as far as that is known by now
 
-    def import_schemas(self) -> None:
-        """Imports the plugin's `schema.py` files; raises PluginError naming the distribution when one fails."""
-        self.check()
-        spec = importlib.util.find_spec(self.package)
-        assert spec is not None and spec.submodule_search_locations
-        root = Path(next(iter(spec.submodule_search_locations)))
-        for file in sorted(root.rglob("schema.py")):
-            self._import(".".join((self.package, *file.relative_to(root).with_suffix("").parts)))
+    @property
+    def conf(self) -> Path | None:
+        """Folder of its names, when there is one and the plugin is not broken."""
+        folder = self.location / "conf" if self.location and not self.error else None
+        return folder if folder is not None and folder.is_dir() else None
 
     def check(self) -> None:
         """Raises PluginError when the plugin is broken."""
         if self.error:
             raise PluginError(f"Plugin {self.name!r} ({self.distribution}) is broken: {self.error}")
 
-    def dynamic_names(self, group: str) -> list[str]:
-        """Returns the names that the plugin answers to without holding files for them."""
-        module = self._plugin_module()
-        return list(module.names(group)) if module else []
+    def fail(self, reason: str, cause: BaseException | None = None) -> PluginError:
+        """Returns the PluginError to raise, and remembers why the plugin is broken."""
+        self.error = " ".join(reason.split())
+        error = PluginError(f"Plugin {self.name!r} ({self.distribution}) is broken: {self.error}")
+        error.__cause__ = cause
+        return error
 
-    def dynamic_node(self, group: str, name: str) -> dict[str, Any] | None:
-        """Returns the node mapping of such a name, or None when the plugin does not know it."""
+    def import_schemas(self) -> None:
+        """Imports its `schema.py` files, which declare its kinds; raises PluginError."""
         self.check()
-        module = self._plugin_module()
-        return module.node(group, name) if module else None
+        assert self.location is not None
+        for file in sorted(self.location.rglob("schema.py")):
+            parts = file.relative_to(self.location).with_suffix("").parts
+            self._import(".".join((self.package, *parts)))
+        for (group, kind), schema in list(KINDS.items()):
+            inside = f"{schema.__module__}.".startswith(f"{self.package}.")
+            if inside and not kind.startswith(f"{self.name}/"):
+                del KINDS[group, kind]
+                raise self.fail(f"its kinds must be called {self.name}/…, found {group} {kind!r}.")
 
-    def _plugin_module(self) -> ModuleType | None:
-        if self._dynamic is False:
-            has = (
-                self.error is None
-                and importlib.util.find_spec(f"{self.package}.plugin") is not None
-            )
-            self._dynamic = self._import(f"{self.package}.plugin") if has else None
-        return self._dynamic  # type: ignore[return-value]
+    def made_up_names(self, group: str) -> list[str]:
+        """Returns the names that it answers to without holding files for them; raises
+        PluginError."""
+        found = list(self._ask("names", group) or ())
+        outside = [name for name in found if not str(name).startswith(f"{self.name}/")]
+        if outside:
+            raise self.fail(f"its names must begin with {self.name}/, found {outside[0]!r}.")
+        return found
+
+    def made_up_node(self, group: str, name: str) -> dict[str, Any] | None:
+        """Returns the mapping of such a name, or None when the plugin does not know it; raises
+        PluginError."""
+        node = self._ask("node", group, name)
+        if node is not None and not isinstance(node, Mapping):
+            raise self.fail(f"its node {name!r} is no mapping but {type(node).__name__}.")
+        return None if node is None else dict(node)
 
     def formats(self) -> ModuleType | None:
-        """Returns the module that declares the plugin's weight formats, if it has one."""
+        """Returns the module that declares its weight formats, if it has one; raises
+        PluginError."""
+        return self._module("formats")
+
+    def _ask(self, function: str, *arguments: str) -> Any:
+        module = self._module("plugin")
+        if module is None:
+            return None
+        try:
+            return getattr(module, function)(*arguments)
+        except ZooError:
+            raise  # it speaks to the user
+        except Exception as error:
+            called = f"{module.__name__}.{function}{arguments!r}"
+            reason = f"{called} failed with {type(error).__name__}: {error}"
+            raise self.fail(reason, error) from error
+
+    def _module(self, name: str) -> ModuleType | None:
         self.check()
-        name = f"{self.package}.formats"
-        return self._import(name) if importlib.util.find_spec(name) is not None else None
+        assert self.location is not None
+        present = (self.location / f"{name}.py").is_file() or (self.location / name).is_dir()
+        return self._import(f"{self.package}.{name}") if present else None
 
     def _import(self, module: str) -> ModuleType:
+        if module in sys.modules:
+            return sys.modules[module]
         try:
             return importlib.import_module(module)
         except Exception as error:
-            raise PluginError(
-                f"Plugin {self.name!r} ({self.distribution}) is broken: importing {module} failed with "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            reason = f"importing {module} failed with {type(error).__name__}: {error}"
+            raise self.fail(reason, error) from error
+
+
+# -- finding ---------------------------------------------------------------------------------------
+
+
+def plugins() -> dict[str, Plugin]:
+    """Returns namespace -> plugin of every installed one, the broken ones too; `ZOO_PLUGINS=off` or
+    `=a,b` restricts them. No code of theirs is imported."""
+    return _plugins(os.environ.get("ZOO_PLUGINS", ""))
 
 
 @cache
-def plugins() -> dict[str, Plugin]:
-    """Returns namespace -> plugin for every installed one; `ZOO_PLUGINS=off` or `=a,b` restricts them."""
+def _plugins(wanted: str) -> dict[str, Plugin]:
     from importlib.metadata import entry_points
 
-    wanted = os.environ.get("ZOO_PLUGINS", "")
     found: dict[str, Plugin] = {}
-    if wanted == "off":
+    if wanted.strip() == "off":
         return found
+    chosen = {name.strip() for name in wanted.split(",") if name.strip()}
     for entry in sorted(entry_points(group="zoo.plugins"), key=lambda e: (e.name, e.value)):
-        if wanted and entry.name not in wanted.split(","):
+        if chosen and entry.name not in chosen:
             continue
         distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-        plugin = Plugin(entry.name, entry.value, distribution)
-        twin = found.get(entry.name)
-        if twin is not None and (twin.package, twin.distribution) == (
-            plugin.package,
-            plugin.distribution,
-        ):
-            continue  # one distribution seen through two metadata folders (an editable install beside its source)
-        if twin is not None:
-            twin.error = f"two plugins call themselves {entry.name!r}: {twin.distribution}, {distribution}; remove one."
-            continue
-        found[entry.name] = plugin
-        _locate(plugin)
+        plugin = Plugin(entry.name, entry.value.partition(":")[0].strip(), distribution)
+        twin = found.setdefault(entry.name, plugin)
+        if twin is plugin:
+            _locate(plugin)
+        elif (twin.package, twin.distribution) != (plugin.package, distribution):
+            both = f"{twin.distribution} and {distribution}"
+            twin.error = f"two plugins call themselves {entry.name!r}: {both}; remove one."
+        # else one distribution seen twice: an editable install and its source
     return found
 
 
+def forget_plugins() -> None:
+    """Lets the next look find plugins that came or went (see zoo.registry.forget)."""
+    _plugins.cache_clear()
+
+
 def _locate(plugin: Plugin) -> None:
+    """Finds the package's folder and looks at the names below conf/, without an import."""
+    if not NAMESPACE.fullmatch(plugin.name) or plugin.name in RESERVED:
+        plugin.error = f"{plugin.name!r} is no namespace: take a lower-case word but {RESERVED}."
+        return
     try:
-        spec = importlib.util.find_spec(plugin.package)
-    except (
-        Exception
-    ) as error:  # a parent package that fails to import must not take every other name with it
+        spec = _find_spec(plugin.package)
+        if spec is None or not spec.submodule_search_locations:
+            plugin.error = f"there is no package {plugin.package!r}; install it again."
+            return
+        plugin.location = Path(next(iter(spec.submodule_search_locations)))
+        outside = _outside(plugin.location / "conf", plugin.name)
+    except Exception as error:  # whatever is wrong here must not take other names with it
         plugin.error = f"{type(error).__name__}: {error}"
         return
-    if spec is None or not spec.submodule_search_locations:
-        plugin.error = f"package {plugin.package!r} is not importable."
-        return
-    conf = Path(next(iter(spec.submodule_search_locations))) / "conf"
-    if not conf.is_dir():
-        return
-    for group in conf.iterdir():
+    if outside:
+        plugin.error = (
+            f"its names must lie under conf/{outside.parent.name}/{plugin.name}/, "
+            f"found {outside.name!r}."
+        )
+
+
+def _find_spec(package: str) -> ModuleSpec | None:
+    """Finds a package, dotted or not, without importing its parents as importlib.util would."""
+    path: list[str] | None = None
+    spec = None
+    parts = package.split(".")
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+        spec = next((found for found in specs if found is not None), None)
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        path = list(spec.submodule_search_locations)
+    return spec
+
+
+def _outside(conf: Path, namespace: str) -> Path | None:
+    """Returns the first thing below conf/<group>/ that does not lie in the plugin's namespace."""
+    groups = sorted(conf.iterdir()) if conf.is_dir() else []
+    for group in groups:
         if group.is_dir() and not group.name.startswith("_"):
-            outside = [
-                p.name
-                for p in group.iterdir()
-                if p.name != plugin.name and not p.name.startswith(("_", "."))
-            ]
-            if outside:
-                plugin.error = f"its names must lie under conf/{group.name}/{plugin.name}/, found {outside[0]!r}."
-                return
-    plugin.conf = conf
+            for entry in sorted(group.iterdir()):
+                if entry.name != namespace and not entry.name.startswith(("_", ".")):
+                    return entry
+    return None
+
+
+# -- asking ----------------------------------------------------------------------------------------
 
 
 def plugin_of(name: str, group: str) -> Plugin:
-    """Returns the plugin that owns `plugin/name`; raises UnknownName that names what is installed."""
-    namespace = name.split("/")[0]
-    if namespace not in plugins():
-        raise UnknownName(
-            f"{group} {name!r} belongs to a plugin {namespace!r} that is not installed."
-            + hint(namespace, plugins(), "See zoo plugins.")
-        )
-    return plugins()[namespace]
+    """Returns the plugin that owns `plugin/name`; raises UnknownName that names what is
+    installed."""
+    problem = namespace_problem(name)
+    if problem:
+        raise UnknownName(f"Unknown kind {name!r} of {group}: {problem}")
+    return plugins()[name.partition("/")[0]]
 
 
-def broken_plugin_hint(name: str) -> str:
-    """Returns what to add to an unknown-name error when the name belongs to a broken or missing plugin."""
-    if "/" not in name:
+def namespace_problem(name: str) -> str:
+    """Returns why the plugin of `plugin/name` cannot be asked: it is not installed, or shut out;
+    empty when it can be, or when no plugin is meant. Raises PluginError when it is broken."""
+    namespace, slash, _ = name.partition("/")
+    if not slash:
         return ""
-    plugin = plugins().get(name.split("/")[0])
-    if plugin is None:
-        return f"; no plugin {name.split('/')[0]!r} is installed: a hub repository is hf:{name}, a folder dir:{name}"
-    return (
-        f"; plugin {plugin.name!r} ({plugin.distribution}) is broken: {plugin.error}"
-        if plugin.error
-        else ""
-    )
+    if namespace in plugins():
+        plugins()[namespace].check()
+        return ""
+    if namespace in _plugins(""):
+        return f"ZOO_PLUGINS={os.environ['ZOO_PLUGINS']} shuts out plugin {namespace!r}."
+    return f"no plugin {namespace!r} is installed.{hint(namespace, plugins(), 'See zoo plugins.')}"
+
+
+def describe() -> list[Report]:
+    """Returns a report on every installed plugin, sorted by namespace, after looking closely.
+
+    A report holds where the plugin comes from (`name`, `distribution` with its version, `package`,
+    `location`), its `state` (`ok` or `broken`) with all `problems`, and what it adds: `names` and
+    `kinds` by group, `formats`, and in `adds` the counts of names by group.
+
+    Unlike `plugins()`, this imports the schemas, `plugin.py` and `formats.py` of each, reads every
+    node that is a file, with each of its weights tags, and checks it against its schema. Nothing is
+    built, and nothing heavy imported unless a plugin's schemas do that. It raises nothing: a broken
+    plugin is one with problems.
+    """
+    from zoo.registry.report import report
+
+    return [report(plugin) for _, plugin in sorted(plugins().items())]
