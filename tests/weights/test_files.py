@@ -109,6 +109,15 @@ def test_views_and_other_layouts_are_stored_as_seen(tmp_path):
         assert torch.equal(tensor, state[name]), name
 
 
+def test_headers_of_every_length(tmp_path):
+    """The first bytes are a number, and some numbers look like the beginning of another file."""
+    for length in range(8, 1500, 8):
+        raw = json.dumps({"__metadata__": {"note": ""}, "a": entry(0, 8, [2])}).encode()
+        raw += b" " * (length - len(raw))
+        path = write_raw(tmp_path / "a.safetensors", raw, b"\0" * 8)
+        assert open_weights(path)["a"].shape == (2,)
+
+
 def test_unaligned_values_are_read_rightly(tmp_path):
     values = torch.arange(6, dtype=torch.float32)
     header = {"a": entry(0, 1, [1], "U8"), "b": entry(1, 25, [2, 3])}

@@ -170,10 +170,11 @@ def _read_header(path: Path, file: Any, size: int) -> tuple[dict[str, Entry], di
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
     if size == 0:
         raise broken(path, "is empty")
-    _refuse_other_content(path, head)
+    (length,) = struct.unpack("<Q", head[:8].ljust(8, b"\0"))
+    if length > size - 8 or head[8:9] != b"{":
+        _refuse_other_content(path, head)
     if size < 8:
         raise broken(path, f"is cut off after {size} bytes")
-    (length,) = struct.unpack("<Q", head[:8])
     if length > MAX_HEADER_BYTES:
         raise broken(path, f"is not a safetensors file (header of {length:,} bytes)")
     if length > size - 8:
