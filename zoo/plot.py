@@ -1,0 +1,202 @@
+"""Pictures of what models see and do, as PIL images: small helpers, no plotting library.
+
+picture = zoo.plot.attention(model, "cat.jpg")      # where the model looks
+zoo.plot.save(picture, "cat-attention.png")
+"""
+
+# h w pixels, r c rows and columns of patches, k classes
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["attention", "heat", "matrix", "save", "seen", "sheet"]
+
+# The colours of matplotlib's inferno at eighths: equal steps look equally large, in grey and to the
+# colour-blind too.
+_RAMP = np.array(
+    [
+        (0, 0, 4),
+        (31, 12, 72),
+        (85, 15, 109),
+        (136, 34, 106),
+        (186, 54, 85),
+        (227, 89, 51),
+        (249, 140, 10),
+        (249, 201, 50),
+        (252, 255, 164),
+    ],
+    dtype=np.float64,
+)
+_PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (154, 160, 166)
+
+
+def attention(
+    model: Any, image: Any, head: int | None = None, size: int = 224, strength: float = 0.75
+) -> Image:
+    """Returns the picture as the model saw it, under the attention of its last block.
+
+    Args:
+        model: a loaded vision model.
+        image: one raw picture: path, bytes, PIL image or array.
+        head: one head of the attention; None is the mean of all.
+        size: pixels of the longer side of the result.
+        strength: 0 shows the picture alone, 1 only the attention where it is strongest.
+    Raises: ConfigError when the model has no attention to show or no such head; DataError.
+    """
+    if not hasattr(model, "attention_maps"):
+        kind = getattr(getattr(model, "config", None), "zoo_kind", type(model).__name__)
+        raise ConfigError(f"A {kind} model has no attention maps over a picture.")
+    maps = np.asarray(model.attention_maps(image), dtype=np.float64)  # heads r c
+    if head is not None and not 0 <= head < len(maps):
+        raise ConfigError(f"head: the model has heads 0 to {len(maps) - 1}, got {head}.")
+    weights = maps.mean(0) if head is None else maps[head]
+    picture = _fit(seen(model, image).convert("RGB"), size)
+    low, high = weights.min(), weights.max()
+    shares = (weights - low) / max(high - low, 1e-12)  # of the strongest patch
+    mask = np.asarray(_resized(shares, picture.size), dtype=np.float64).clip(0, 1)
+    colours = _coloured(mask)
+    blend = (strength * mask)[..., None]
+    mixed = np.asarray(picture, dtype=np.float64) * (1 - blend) + colours * blend
+    return _image(mixed)
+
+
+def seen(model: Any, image: Any) -> Image:
+    """Returns what reaches the model of a raw picture: resized, cropped, its colours put back."""
+    config = model.tokenizer.config
+    pixels = np.asarray(model.tokenizer.preprocess([image])[0], dtype=np.float64)  # c h w
+    mean, std = (np.asarray(v, dtype=np.float64)[:, None, None] for v in (config.mean, config.std))
+    levels = ((pixels * std + mean) * 255).transpose(1, 2, 0)
+    return _image(levels[..., 0] if levels.shape[2] == 1 else levels)
+
+
+def heat(values: Any, size: tuple[int, int] | None = None, smooth: bool = False) -> Image:
+    """Returns a table of numbers (r c) as colours, dark for the lowest; row 0 is at the top.
+
+    `size` is (width, height) in pixels; None draws one pixel for each number.
+    Raises: DataError for anything but a table of finite numbers.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        raise DataError(f"heat takes a table of finite numbers, got the shape {table.shape}.")
+    shares = (table - table.min()) / max(np.ptp(table), 1e-12)
+    if size is None:
+        return _image(_coloured(shares))
+    return _image(_coloured(np.asarray(_resized(shares, size, smooth)).clip(0, 1)))
+
+
+def matrix(counts: Any, labels: Sequence[str], cell: int = 34) -> Image:
+    """Returns a confusion matrix (k k; rows are what it was, columns what it was taken for)."""
+    from PIL import Image, ImageDraw
+
+    table = np.asarray(counts)
+    if table.shape != (len(labels), len(labels)):
+        raise DataError(f"matrix takes a row and a column per label, got the shape {table.shape}.")
+    font, small = _font(cell * 0.4), _font(cell * 0.36)
+    margin = int(max(small.getlength(str(label)) for label in labels) + cell * 0.5)
+    side = margin + cell * len(labels)
+    image = Image.new("RGB", (side + cell // 2, side + cell // 2), _PAPER)
+    draw = ImageDraw.Draw(image)
+    largest = max(int(table.max()), 1)
+    for i, label in enumerate(labels):
+        middle = margin + cell * i + cell // 2
+        draw.text((margin - cell // 4, middle), str(label), _INK, small, anchor="rm")
+        draw.text((middle, margin - cell // 4), str(label), _INK, small, anchor="mb")
+        for j in range(len(labels)):
+            x, y, count = margin + cell * j, margin + cell * i, int(table[i, j])
+            shade = _shade(count / largest, right=i == j)
+            draw.rectangle((x, y, x + cell - 2, y + cell - 2), shade)
+            if count:
+                ink = _PAPER if sum(shade) < 380 else _INK
+                place = (x + cell // 2 - 1, y + cell // 2 - 1)
+                draw.text(place, str(count), ink, font, anchor="mm")
+    return image
+
+
+def sheet(
+    pictures: Sequence[Image], captions: Sequence[str] = (), columns: int = 6, size: int = 112
+) -> Image:
+    """Returns pictures side by side in rows, each with a line of text below it."""
+    from PIL import Image, ImageDraw
+
+    if not pictures:
+        raise DataError("sheet needs at least one picture.")
+    columns, gap = min(columns, len(pictures)), size // 10
+    line = size // 5 if captions else 0
+    rows = -(-len(pictures) // columns)
+    wide, high = columns * (size + gap) + gap, rows * (size + line + gap) + gap
+    page = Image.new("RGB", (wide, high), _PAPER)
+    draw, font = ImageDraw.Draw(page), _font(size * 0.12)
+    for index, picture in enumerate(pictures):
+        x = gap + (index % columns) * (size + gap)
+        y = gap + (index // columns) * (size + line + gap)
+        page.paste(_fit(picture.convert("RGB"), size), (x, y))
+        if index < len(captions):
+            place = (x + size // 2, y + size + line // 2)
+            draw.text(place, captions[index], _INK, font, anchor="mm")
+    return page
+
+
+def save(image: Image, path: str | Path) -> Path:
+    """Writes a picture in the format that the file's name says; makes its folder when it is new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        image.save(path)
+    except ValueError as error:  # an unknown extension
+        raise DataError(f"{path}: {error}; use .png.") from None
+    return path
+
+
+# -- drawing ---------------------------------------------------------------------------------------
+
+
+def _image(levels: np.ndarray) -> Image:  # h w [c] of 0..255
+    from PIL import Image
+
+    return Image.fromarray(np.asarray(levels).round().clip(0, 255).astype(np.uint8))
+
+
+def _coloured(shares: np.ndarray) -> np.ndarray:  # h w of 0..1 -> h w 3 of 0..255
+    places = np.linspace(0, 1, len(_RAMP))
+    return np.stack([np.interp(shares, places, _RAMP[:, c]) for c in range(3)], axis=-1)
+
+
+def _resized(shares: np.ndarray, size: tuple[int, int], smooth: bool = True) -> Image:
+    from PIL import Image
+
+    way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    return Image.fromarray(shares.astype(np.float32)).resize(size, way)
+
+
+def _fit(image: Image, size: int) -> Image:
+    """Returns a picture whose longer side has `size` pixels; small ones keep visible pixels."""
+    from PIL import Image
+
+    factor = size / max(image.size)
+    way = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
+    return image.resize([max(1, round(side * factor)) for side in image.size], way)
+
+
+def _shade(share: float, right: bool) -> tuple[int, int, int]:
+    """Returns blue for what is right and red for what is wrong; even a single mistake is seen."""
+    if not share:
+        return (244, 245, 247)
+    full = (26, 95, 180) if right else (200, 40, 40)
+    depth = 0.15 + 0.85 * share if right else 0.35 + 0.65 * share
+    return tuple(round(255 + (c - 255) * depth) for c in full)  # type: ignore[return-value]
+
+
+def _font(size: float) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
