@@ -37,7 +37,7 @@ def create(
     parsed = parse_name(name)
     if parsed.scheme:
         raise UnknownName(f"{name!r} has weights of its own: zoo.load reads it.")
-    model = build_empty(node_config(Name("", parsed.name), overrides, keys))
+    model = build_empty(node_config(parsed, overrides, keys))
     if str(device) == "meta":
         return model.to(as_dtype(dtype))
     return initialise(model, seed).to(device=device, dtype=as_dtype(dtype))
@@ -132,6 +132,9 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
     public = chosen.write_config(model.config)
     state = chosen.weight_map(model.config).export(model.state_dict())
     save_weights(state, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in chosen.companions:
+        if name in public:
+            write_text(folder / name, json.dumps(public.pop(name), indent=2) + "\n")
     write_text(folder / "config.json", json.dumps(public, indent=2) + "\n")
     return folder
 
@@ -159,6 +162,9 @@ def foreign_config(
         from zoo.weights.formats import format_for
 
         chosen = format_for(content)
+        for name in chosen.companions:
+            if (folder / name).is_file():
+                content[name] = read_hub_config(folder / name, foreign=True)
         typed = resolve(
             "model", {"kind": chosen.kind, **chosen.read_config(content, _weight_names(folder))}
         )

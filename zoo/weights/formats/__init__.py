@@ -38,6 +38,8 @@ class Format:
         weight_map: our typed config to the map of its tensors.
         model_types: values of transformers' `model_type` that it reads.
         architectures: patterns of timm's `architecture` that it reads, matched whole.
+        companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
+            them in its config under their names, and what `write_config` puts there is written.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Format:
     weight_map: Callable[[Any], WeightMap]
     model_types: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 _REGISTERED: list[tuple[Format, str]] = []

@@ -40,7 +40,8 @@ def refuse_what_is_lost(format: Any, config: Any, public: dict[str, Any]) -> dic
 
 def _names(config: Any) -> frozenset[str]:
     """Returns the public names in a file of this config that its config.json is silent about."""
-    return frozenset({"pooler.dense.weight"} if config.projection else ())
+    known = {"pooler.dense.weight": config.projection, "embeddings.mask_token": config.mask_token}
+    return frozenset(name for name, present in known.items() if present)
 
 
 def _comparable(config: Any) -> dict[str, Any]:
@@ -57,6 +58,9 @@ def _comparable(config: Any) -> dict[str, Any]:
             attention["scale"] = shape[2] ** -0.5
         if attention["kernel"]["kind"] in ("sdpa", "plain"):
             attention["kernel"] = "exact"
+    for position in backbone["position"]:
+        if position["kind"] == "learned-grid" and position["prefix"] is None:
+            position["prefix"] = config.prefix_tokens
     hidden = hidden_width(config.backbone.feedforward, config.backbone.width)
     backbone["feedforward"].update(hidden=hidden, ratio=None)
     plain["tokenizer"]["size"] = plain["tokenizer"]["size"] or plain["tokenizer"]["image"]
