@@ -1,4 +1,4 @@
-"""Writes zoo/assets/checksums.json: the sha256 of every shipped file, which `zoo doctor` compares.
+"""Writes zoo/assets/checksums.json: the sha256 of every shipped weight file, for `zoo doctor`.
 
 python -m tools.write_checksums [--check]
 """
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tools.generated import ROOT, run
+from zoo.models.shipped import shipped_models
 
 ASSETS = ROOT / "zoo" / "assets"
 FILE = ASSETS / "checksums.json"
@@ -20,10 +21,11 @@ def files() -> dict[Path, str]:
     """Returns the file and what it should hold."""
     sums = {
         path.relative_to(ASSETS).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(ASSETS.rglob("*"))
-        if path.is_file() and path != FILE and not path.name.startswith(".")
+        for folder in sorted(set(shipped_models().values()))
+        for path in sorted((ASSETS / folder).rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
     }
-    return {FILE: json.dumps(sums, indent=2) + "\n"} if ASSETS.is_dir() else {}
+    return {FILE: json.dumps(sums, indent=2) + "\n"} if sums else {}
 
 
 def main(argv: list[str] | None = None) -> int:
