@@ -119,6 +119,8 @@ class Attention(nn.Module):
             if context.cache is not None:
                 k, v = context.cache.append(self.layer, k, v)
             mask, bias = context.mask, context.bias
+            if bias is not None and bias.shape[-1] > k.shape[2]:  # a sliding cache let keys go
+                bias = bias[..., -k.shape[2] :]
             if self.window is not None:
                 mask = mask.windowed(self.window)
         if self.relative is not None:

@@ -99,10 +99,10 @@ class Mask:
                 assert self.window is not None
                 allowed = distance.abs() < self.window
         if self.segments is not None:
-            same = self.segments[:, -queries:, None] == self.segments[:, None, :]  # b q k
+            same = self.segments[:, -queries:, None] == self.segments[:, None, -keys:]  # b q k
             allowed = same if allowed is None else allowed & same
         if self.padding is not None:
-            real = self.padding[:, None, :]  # b 1 k
+            real = self.padding[:, None, -keys:]  # b 1 k; a sliding cache has let the first ones go
             allowed = real if allowed is None else allowed & real
         if allowed is not None:
             allowed = allowed.reshape(-1, 1, *allowed.shape[-2:])  # b|1 1 q|1 k

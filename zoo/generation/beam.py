@@ -1,0 +1,142 @@
+"""Beam search: length penalty, patience, n-best, and groups kept apart (Vijayakumar et al.
+2016)."""
+
+# b prompts, k beams of a prompt, v vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.generation.logits import NEVER, penalised
+from zoo.generation.loop import Decoded
+from zoo.generation.schema import DecodingOptions, LogitsCallback
+from zoo.generation.steps import Steps
+
+__all__ = ["beam_search"]
+
+
+class Hypotheses:
+    """The finished hypotheses of one prompt."""
+
+    def __init__(self, options: DecodingOptions) -> None:
+        self.power = options.length_penalty
+        self.wanted = max(round(options.beams * options.patience), options.results)
+        self.found: list[tuple[float, list[int], float]] = []
+
+    def add(self, tokens: list[int], score: float) -> None:
+        """Keeps a finished hypothesis; its score is the sum over length^penalty."""
+        self.found.append((score / max(len(tokens), 1) ** self.power, tokens, score))
+        self.found.sort(key=lambda hypothesis: -hypothesis[0])
+        del self.found[self.wanted :]
+
+    def complete(self, best_open: float, length: int) -> bool:
+        """Returns whether no open beam can still displace a finished hypothesis."""
+        if len(self.found) < self.wanted:
+            return False
+        return self.found[-1][0] >= best_open / max(length, 1) ** self.power
+
+
+def beam_search(
+    steps: Steps,
+    prompt: Tensor,  # b n
+    options: DecodingOptions,
+    end: Sequence[int] = (),
+    callbacks: Sequence[LogitsCallback] = (),
+) -> list[Decoded]:
+    """Returns, for every prompt, its `results` best hypotheses, best first."""
+    b, k, device = prompt.shape[0], options.beams, prompt.device
+    size = k // options.groups  # beams of a group
+    steps.step(prompt[:, :-1]) if prompt.shape[1] > 1 else None
+    steps.select(torch.arange(b, device=device).repeat_interleave(k))
+    tokens = prompt.repeat_interleave(k, dim=0)  # b*k n
+    start = tokens.shape[1]
+    totals = torch.zeros(b, k, device=device)
+    totals.view(b, options.groups, size)[:, :, 1:] = NEVER  # equal beams are one beam
+    finished = [Hypotheses(options) for _ in range(b)]
+    done = [False] * b
+    for index in range(options.max_new_tokens):
+        scores = steps.step(tokens[:, -1:]).float()
+        scores = penalised(scores, tokens, options.repetition_penalty)
+        if index < options.min_new_tokens and end:
+            scores[:, list(end)] = NEVER
+        for callback in callbacks:
+            scores = callback(tokens, scores)
+        logs = scores.log_softmax(-1).view(b, k, -1)
+        rows, chosen, sums = _advance(logs, totals, options, end, tokens, start, finished, done)
+        steps.select(rows)
+        tokens = torch.cat([tokens[rows], chosen[:, None]], dim=1)
+        totals = sums
+        for prompt_index in range(b):
+            best = float(totals[prompt_index].max())
+            done[prompt_index] |= finished[prompt_index].complete(best, index + 1)
+        if all(done):
+            break
+    for prompt_index in range(b):
+        if not done[prompt_index]:
+            for beam in range(k):
+                row = prompt_index * k + beam
+                if totals[prompt_index, beam] > NEVER:
+                    finished[prompt_index].add(
+                        tokens[row, start:].tolist(), float(totals[prompt_index, beam])
+                    )
+    return [
+        Decoded(
+            [found for _, found, _ in hypotheses.found[: options.results]],
+            [score for _, _, score in hypotheses.found[: options.results]],
+            [bool(f) and f[-1] in end for _, f, _ in hypotheses.found[: options.results]],
+        )
+        for hypotheses in finished
+    ]
+
+
+def _advance(
+    logs: Tensor,  # b k v
+    totals: Tensor,  # b k
+    options: DecodingOptions,
+    end: Sequence[int],
+    tokens: Tensor,
+    start: int,
+    finished: list[Hypotheses],
+    done: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns (row that each new beam continues, its token, its sum) and files what has ended."""
+    b, k, v = logs.shape
+    size = k // options.groups
+    take = min(size * (1 + max(len(end), 1)), size * v)
+    rows = torch.zeros(b, k, dtype=torch.long)
+    chosen = torch.zeros(b, k, dtype=torch.long)
+    sums = torch.full((b, k), NEVER)
+    for group in range(options.groups):
+        part = slice(group * size, (group + 1) * size)
+        candidates = totals[:, part, None] + logs[:, part]
+        if options.diversity and group:  # tokens that earlier groups chose at this step cost
+            counts = torch.zeros(b, v).scatter_add(
+                1, chosen[:, : group * size], torch.ones(b, group * size)
+            )
+            ranking = candidates - options.diversity * counts.to(logs.device)[:, None]
+        else:
+            ranking = candidates
+        places = ranking.flatten(1).topk(take, dim=1).indices
+        values = candidates.flatten(1).gather(1, places).tolist()
+        for prompt, (row_places, row_values) in enumerate(
+            zip(places.tolist(), values, strict=True)
+        ):
+            beams = 0
+            for rank, (place, value) in enumerate(zip(row_places, row_values, strict=True)):
+                beam, token = group * size + place // v, place % v
+                source = prompt * k + beam
+                if token in end:
+                    if rank < size and not done[prompt] and value > NEVER:
+                        finished[prompt].add([*tokens[source, start:].tolist(), token], value)
+                    continue
+                slot = group * size + beams
+                rows[prompt, slot], chosen[prompt, slot] = source, token
+                sums[prompt, slot] = value
+                beams += 1
+                if beams == size:
+                    break
+    device = logs.device
+    return rows.flatten().to(device), chosen.flatten().to(device), sums.to(device)

@@ -1,0 +1,96 @@
+"""The autoregressive loop: one loop for greedy, sampling, streaming and ragged batches."""
+
+# b sequences, n tokens, v vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zoo.generation.logits import NEVER, choose, penalised
+from zoo.generation.schema import DecodingOptions, LogitsCallback
+from zoo.generation.steps import Steps
+
+__all__ = ["Decoded", "decode", "generator_of", "stream"]
+
+
+@dataclass
+class Decoded:
+    """What decoding gives: new tokens of each sequence, without padding, with the end token."""
+
+    tokens: list[list[int]]
+    scores: list[float] = field(default_factory=list)  # sum of log-probabilities, where kept
+    finished: list[bool] = field(default_factory=list)  # ended by itself, not by the limit
+
+
+def generator_of(seed: int | None, device: torch.device) -> torch.Generator | None:
+    """Returns torch's generator for a seed, or None to draw from the global one."""
+    return None if seed is None else torch.Generator(device).manual_seed(seed)
+
+
+def stream(
+    steps: Steps,
+    prompt: Tensor,  # b n, padded on the left where lengths differ
+    options: DecodingOptions,
+    end: Sequence[int] = (),
+    callbacks: Sequence[LogitsCallback] = (),
+) -> Iterator[Tensor]:
+    """Yields the next token of every sequence (b), step by step, until the caller stops asking.
+
+    The loop never looks at a token itself, so nothing waits for a device; who consumes the stream
+    decides when it is over.
+    """
+    generator = generator_of(options.seed, prompt.device)
+    ends = torch.tensor(sorted(end), dtype=torch.long, device=prompt.device)
+    tokens, new = prompt, prompt
+    keep = options.repetition_penalty != 1.0 or bool(callbacks)
+    for index in range(options.max_new_tokens):
+        scores = steps.step(new)
+        scores = penalised(scores, tokens, options.repetition_penalty)
+        if index < options.min_new_tokens and len(ends):
+            scores = scores.index_fill(-1, ends, NEVER)
+        for callback in callbacks:
+            scores = callback(tokens, scores)
+        chosen = choose(scores, options, generator)
+        yield chosen
+        new = chosen[:, None]
+        if keep:
+            tokens = torch.cat([tokens, new], dim=1)
+
+
+def decode(
+    steps: Steps,
+    prompt: Tensor,
+    options: DecodingOptions,
+    end: Sequence[int] = (),
+    callbacks: Sequence[LogitsCallback] = (),
+    stopped: Callable[[int, list[int]], bool] | None = None,
+    check_every: int = 1,
+) -> Decoded:
+    """Runs a batch to its end; each sequence ends at an end token, where `stopped(row, tokens)`
+    says
+    so, or at the limit. `check_every` steps the tokens are looked at (8 or more on a GPU)."""
+    b = prompt.shape[0]
+    found: list[list[int]] = [[] for _ in range(b)]
+    over = [False] * b
+    waiting: list[Tensor] = []
+
+    def take_in() -> None:
+        for column in torch.stack(waiting).tolist() if waiting else []:
+            for row, token in enumerate(column):
+                if not over[row]:
+                    found[row].append(token)
+                    over[row] = token in end or bool(stopped and stopped(row, found[row]))
+        waiting.clear()
+
+    for chosen in stream(steps, prompt, options, end, callbacks):
+        waiting.append(chosen)
+        if len(waiting) >= check_every:
+            take_in()
+            if all(over):
+                break
+    take_in()
+    return Decoded(found, finished=over)

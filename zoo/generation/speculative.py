@@ -1,0 +1,184 @@
+"""Speculative decoding: guess several tokens cheaply, check them in one pass of the model.
+
+The guesses come from a smaller model (Leviathan et al. 2022, arXiv 2211.17192) or from the text
+itself (prompt look-up); both are checked by one `verify`. Greedy decoding gives token for token
+what
+plain decoding gives; sampling draws from exactly the same distribution.
+"""
+
+# n guesses, v vocabulary; one sequence at a time
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.generation.logits import probabilities
+from zoo.generation.loop import Decoded, generator_of
+from zoo.generation.schema import DecodingOptions
+from zoo.generation.steps import Steps
+
+__all__ = ["Drafter", "ModelDrafter", "PromptLookup", "Report", "speculate", "verify"]
+
+
+class Drafter(Protocol):
+    """Who guesses."""
+
+    def guess(self, tokens: list[int], count: int) -> tuple[list[int], Tensor | None]:
+        """Returns up to `count` tokens that may follow, and the distributions (n v) that they were
+        drawn from; None when each guess was certain."""
+
+
+class PromptLookup:
+    """Guesses that what followed the last few tokens earlier follows them again."""
+
+    def __init__(self, longest: int = 3, shortest: int = 1) -> None:
+        self.longest, self.shortest = longest, shortest
+
+    def guess(self, tokens: list[int], count: int) -> tuple[list[int], None]:
+        for size in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
+            tail = tokens[-size:]
+            for start in range(len(tokens) - size - 1, -1, -1):
+                if tokens[start : start + size] == tail:
+                    return tokens[start + size : start + size + count], None
+        return [], None
+
+
+class ModelDrafter:
+    """Guesses with a smaller model, whose cache follows what was accepted."""
+
+    def __init__(
+        self, steps: Steps, options: DecodingOptions, generator: torch.Generator | None = None
+    ) -> None:
+        self.steps, self.options, self.generator = steps, options, generator
+        self.seen: list[int] = []  # tokens in the draft's cache
+
+    def guess(self, tokens: list[int], count: int) -> tuple[list[int], Tensor | None]:
+        same = 0
+        for ours, theirs in zip(self.seen, tokens[:-1], strict=False):
+            if ours != theirs:
+                break
+            same += 1
+        if len(self.seen) > same:
+            self.steps.rewind(len(self.seen) - same)
+        new, guesses, drawn = tokens[same:], [], []
+        self.seen = list(tokens)
+        for _ in range(count):
+            scores = self.steps.step(torch.tensor([new]))
+            distribution = probabilities(scores, self.options)[0]
+            token = _draw(distribution, self.generator)
+            guesses.append(token)
+            drawn.append(distribution)
+            new = [token]
+            self.seen.append(token)
+        self.seen.pop()  # the last guess was never an input
+        return guesses, torch.stack(drawn) if self.options.temperature else None
+
+
+@dataclass
+class Report:
+    """How it went."""
+
+    guessed: int = 0
+    accepted: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+    plain_seconds: float | None = None  # of one plain step, measured on the way
+    gave_up: bool = False  # guessing was slower and was stopped
+
+    @property
+    def acceptance(self) -> float:
+        """Share of guesses that were right."""
+        return self.accepted / self.guessed if self.guessed else 0.0
+
+
+def _draw(distribution: Tensor, generator: torch.Generator | None) -> int:
+    return int(torch.multinomial(distribution, 1, generator=generator))
+
+
+def verify(
+    wanted: Tensor,  # n+1 v, the model's distributions after the last token and after each guess
+    guesses: list[int],
+    drawn: Tensor | None,  # n v, the drafter's
+    generator: torch.Generator | None,
+) -> list[int]:
+    """Returns the accepted guesses and one token more: a guess is kept with min(1, p/q), the first
+    refused one is replaced by a draw from max(p - q, 0), and after the last one p is drawn from."""
+    taken: list[int] = []
+    for index, guess in enumerate(guesses):
+        p = wanted[index]
+        q = drawn[index] if drawn is not None else None
+        ratio = float(p[guess] if q is None else p[guess] / q[guess])
+        if ratio >= 1 or float(torch.rand((), generator=generator)) < ratio:
+            taken.append(guess)
+            continue
+        rest = p.clone()
+        if q is None:
+            rest[guess] = 0
+        else:
+            rest = (p - q).clamp(min=0)
+        return [*taken, _draw(rest / rest.sum(), generator)]
+    return [*taken, _draw(wanted[len(guesses)], generator)]
+
+
+def speculate(
+    steps: Steps,
+    prompt: Sequence[int],
+    drafter: Drafter,
+    options: DecodingOptions,
+    end: Sequence[int] = (),
+    count: int = 8,
+    patience: int = 4,
+) -> tuple[Decoded, Report]:
+    """Decodes one sequence with guesses of `count` tokens.
+
+    After `patience` passes, guessing stops when it costs more per token than a plain step does.
+    """
+    generator = generator_of(options.seed, torch.device("cpu"))
+    tokens, start = list(prompt), len(prompt)
+    report, new = Report(), list(prompt)
+    began = time.perf_counter()
+    done = False
+    while not done and len(tokens) - start < options.max_new_tokens:
+        room = options.max_new_tokens - (len(tokens) - start) - 1
+        guesses: list[int] = []
+        drawn = None
+        before = time.perf_counter()
+        # the pass after the prompt is a plain one: what guessing must be cheaper than
+        if not report.gave_up and room > 0 and report.passes != 1:
+            guesses, drawn = drafter.guess(tokens, min(count, room))
+        scores = steps.step(torch.tensor([[*new, *guesses]]), every=True)[0]
+        wanted = probabilities(scores[-len(guesses) - 1 :], options)
+        taken = verify(wanted, guesses, drawn, generator)
+        accepted = len(taken) - 1
+        if accepted < len(guesses):
+            steps.rewind(len(guesses) - accepted)
+        report.passes += 1
+        report.guessed += len(guesses)
+        report.accepted += accepted
+        spent = time.perf_counter() - before
+        if len(new) == 1:
+            _judge(report, spent, len(guesses), accepted, patience)
+        for token in taken:
+            tokens.append(token)
+            done = token in end
+            if done:
+                break
+        new = tokens[-1:]
+    report.seconds = time.perf_counter() - began
+    return Decoded([tokens[start:]], finished=[done]), report
+
+
+def _judge(report: Report, spent: float, guessed: int, accepted: int, patience: int) -> None:
+    """Keeps the cost of a plain step and gives guessing up when it is dearer per token."""
+    if guessed == 0:
+        known = report.plain_seconds
+        report.plain_seconds = spent if known is None else min(known, spent)
+    elif report.plain_seconds is not None and report.passes >= patience:
+        dearer = spent / (accepted + 1) > 1.5 * report.plain_seconds
+        report.gave_up = dearer and report.acceptance < 0.2

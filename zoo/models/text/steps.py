@@ -1,0 +1,88 @@
+"""What decoding sees of a text model: prompts being continued, one step at a time."""
+
+# b sequences, n new tokens, k past and new tokens, m source tokens, v vocabulary
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.nn.cache import Cache, DynamicCache
+from zoo.nn.paged import PagedCache
+
+__all__ = ["CausalSteps", "Seq2SeqSteps"]
+
+
+class CausalSteps:
+    """A decoder-only model continuing a batch; shorter prompts are padded on the left."""
+
+    def __init__(self, model: Any, mask: Tensor | None = None, cache: Cache | None = None) -> None:
+        """`mask` (b n) marks the prompt's real tokens; it is not needed when all have one
+        length."""
+        self.model = model
+        self.cache = cache if cache is not None else DynamicCache()
+        self.mask = None if mask is None or bool(mask.all()) else mask.bool()  # of past tokens
+
+    def step(self, tokens: Tensor, every: bool = False) -> Tensor:
+        mask = self._extended(tokens)
+        logits = self.model(tokens, mask, cache=self.cache, last=not every).logits
+        return logits if every else logits[:, -1]
+
+    def _extended(self, tokens: Tensor) -> Tensor | None:
+        """Returns the mask of past and new tokens; the first call's tokens are the prompt
+        itself."""
+        if isinstance(self.cache, PagedCache):
+            self.cache.begin(tokens.shape[1])
+            real = self.cache.mask()
+            return None if bool(real.all()) else real
+        if self.mask is None:
+            return None
+        past = self.cache.length
+        if self.mask.shape[1] < past + tokens.shape[1]:
+            more = past + tokens.shape[1] - self.mask.shape[1]
+            ones = self.mask.new_ones(self.mask.shape[0], more)
+            self.mask = torch.cat([self.mask, ones], dim=1)
+        return self.mask[:, : past + tokens.shape[1]]
+
+    def select(self, rows: Tensor) -> None:
+        self.cache.select(rows)
+        if self.mask is not None:
+            self.mask = self.mask.index_select(0, rows)
+
+    def rewind(self, count: int) -> None:
+        self.cache.rewind(self.cache.length - count)
+        if self.mask is not None:
+            self.mask = self.mask[:, : self.cache.length]
+
+
+class Seq2SeqSteps:
+    """An encoder-decoder writing targets for a batch of sources; the sources are read once."""
+
+    def __init__(
+        self,
+        model: Any,
+        source: Tensor,  # b m
+        source_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        self.model = model
+        self.cache = cache if cache is not None else DynamicCache()
+        self.memory = model.encode(source, source_mask)
+        self.source_mask = source_mask
+
+    def step(self, tokens: Tensor, every: bool = False) -> Tensor:
+        logits = self.model.decode(
+            tokens, self.memory, self.source_mask, cache=self.cache, last=not every
+        ).logits
+        return logits if every else logits[:, -1]
+
+    def select(self, rows: Tensor) -> None:
+        self.cache.select(rows)
+        self.memory = self.memory.index_select(0, rows)
+        if self.source_mask is not None:
+            self.source_mask = self.source_mask.index_select(0, rows)
+
+    def rewind(self, count: int) -> None:
+        self.cache.rewind(self.cache.length - count)
