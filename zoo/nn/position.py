@@ -309,9 +309,14 @@ class AlibiPosition(Position):
 
     def __init__(self, config: AlibiPositionConfig, geometry: Geometry) -> None:
         super().__init__()
-        self.heads, self.max_bias = geometry.heads, config.max_bias
+        self.config, self.heads = config, geometry.heads
 
     def bias(self, where: Where, dtype: torch.dtype) -> Tensor:
-        distance = (where.queries[:, :, None] - where.keys[:, None, :]).abs()  # b|1 q k
-        slopes = alibi_slopes(self.heads, self.max_bias).to(distance.device)
-        return (-slopes[:, None, None] * distance[:, None]).to(dtype)
+        config = self.config
+        slopes = alibi_slopes(self.heads, config.max_bias).to(where.keys.device)[:, None, None]
+        if config.rounding == "bfloat16":  # what differs from a distance is the same for all keys
+            bias = slopes.bfloat16() * where.keys[:, None, None].bfloat16()  # b|1 h 1 k
+        else:
+            distance = (where.queries[:, :, None] - where.keys[:, None, :]).abs()  # b|1 q k
+            bias = -slopes * distance[:, None]
+        return bias.to(dtype) * config.factor

@@ -147,6 +147,12 @@ class AlibiPositionConfig(PositionConfig):
     max_bias: float = setting(
         8.0, "the steepest heads halve per head down to 2^-max_bias", above=0.0
     )
+    factor: float = setting(1.0, "factor on the whole bias", above=0.0)
+    rounding: Literal["none", "bfloat16"] = setting(
+        "none",
+        "bfloat16: slope times place of the key, both rounded so, as Falcon-RW was trained; "
+        "none: slope times distance",
+    )
 
 
 @kind("position", "t5", builds="zoo.nn.relative:BucketPosition")
