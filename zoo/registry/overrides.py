@@ -8,7 +8,7 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.registry.yaml import parse_scalar
 
-__all__ = ["apply_overrides", "merge", "nest", "parse_override"]
+__all__ = ["apply_overrides", "lay", "merge", "nest", "parse_override"]
 
 
 def merge(base: Any, change: Any) -> Any:
@@ -23,6 +23,23 @@ def merge(base: Any, change: Any) -> Any:
             joined[key] = merge(joined[key], value) if key in joined else value
         return joined
     return change
+
+
+def lay(default: Any, given: Any) -> Any:
+    """Returns `given` laid over a schema's default: `merge`, but a default part that is written as
+    a name opens for keys that are given without one."""
+    if (
+        isinstance(default, str)
+        and isinstance(given, Mapping)
+        and not {"name", "kind"} & given.keys()
+    ):
+        default = {"name": default}
+    if isinstance(default, Mapping) and isinstance(given, Mapping):
+        joined = dict(default)
+        for key, value in given.items():
+            joined[key] = lay(joined[key], value) if key in joined else value
+        return joined
+    return given
 
 
 def nest(path: Iterable[str], value: Any) -> Any:
