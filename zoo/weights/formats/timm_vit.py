@@ -51,10 +51,8 @@ def read_config(content: dict[str, Any], names: Collection[str] = ()) -> dict[st
     channels, *size = given.take("input_size", [3, 224, 224], list)
     arguments["in_chans"] = args.take("in_chans", channels)
     fixed = given.take("fixed_input_size", False)
-    if "img_size" in args:
-        image = size = args.pair("img_size")
-    else:
-        image = size if fixed else [arguments["img_size"]] * 2
+    image = args.pair("img_size", size if fixed else arguments["img_size"])
+    size = image if fixed else size
     arguments["num_classes"] = keys.take(
         "num_classes", given.take("num_classes", args.take("num_classes", 1000))
     )
@@ -199,6 +197,9 @@ def write_config(config: Any) -> dict[str, Any]:
             f"norm {arguments['norm_layer']!r} and feed-forward {arguments['mlp_layer']!r}."
         )
     tokenizer = config.tokenizer
+    fixed = tokenizer.size is None or list(tokenizer.size) == list(tokenizer.image)
+    if not fixed:  # positions of one size, pictures of another
+        changes |= {"img_size": list(tokenizer.image), "dynamic_img_size": True}
     heads = ["head", "head_dist"] if config.distillation_token else "head"
     public: dict[str, Any] = {
         "architecture": name,
@@ -208,8 +209,8 @@ def write_config(config: Any) -> dict[str, Any]:
         "model_args": changes,
         "pretrained_cfg": {
             "custom_load": False,
-            "input_size": [tokenizer.channels, *tokenizer.image],
-            "fixed_input_size": True,
+            "input_size": [tokenizer.channels, *(tokenizer.size or tokenizer.image)],
+            "fixed_input_size": fixed,
             "interpolation": tokenizer.interpolation,
             "crop_pct": tokenizer.crop,
             "crop_mode": {"shortest": "center"}.get(tokenizer.resize, tokenizer.resize),
