@@ -101,9 +101,8 @@ def test_a_pull_killed_half_way_is_not_loaded_and_goes_on(hub, make_model, cache
         time.sleep(0.02)
     puller.kill()
     puller.wait()
-    with pytest.raises(HubError) as error:
+    with pytest.raises(HubError, match=r"incomplete .*missing: .*model\.safetensors"):
         pull("acme/m", offline=True)
-    assert "missing: model.safetensors" in str(error.value)
     folder = pull("acme/m")
     assert (folder / "model.safetensors").read_bytes() == data
     assert ranges[1].startswith("bytes=") and int(ranges[1][6:-1]) > 1_000_000

@@ -579,7 +579,7 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, pushed, monkeypatch, cache):
     real = os.replace
 
     def full(source, target):
-        if "/blobs/" in str(target):
+        if len(os.path.basename(target)) == 64:  # the weights
             raise OSError(28, "No space left on device", str(target))
         real(source, target)
 
@@ -611,6 +611,35 @@ def test_two_processes_pull_at_once(hub, make_model, cache):
         == contents(make_model(numbers=2_000_000))["model.safetensors"]
     )
     assert not list(cache.rglob("*incomplete*"))
+
+
+def test_one_file_that_fails_stops_the_others(hub, make_model, api):
+    push(make_model(numbers=3_000_000), "acme/m")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x.model", repo_id="acme/m")
+    started = concurrent.futures.Future()
+
+    def slowly(handler):
+        if handler.path.endswith("model.safetensors"):
+            data = (make_model(numbers=3_000_000) / "model.safetensors").read_bytes()
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(data)))
+            handler.end_headers()
+            started.done() or started.set_result(None)
+            for start in range(0, len(data), 100_000):
+                handler.wfile.write(data[start : start + 100_000])
+                handler.wfile.flush()
+                time.sleep(0.1)
+            return True
+        if handler.path.endswith("x.model"):
+            started.result(timeout=10)
+            return handler.refuse(404)
+        return False
+
+    hub.faults.append(slowly)
+    before = time.time()
+    with pytest.raises(HubError):
+        pull("acme/m")
+    assert time.time() - before < 8  # all of the weights would take 12 seconds
 
 
 def test_threads_pull_at_once(hub, pushed):

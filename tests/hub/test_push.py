@@ -8,8 +8,7 @@ import pytest
 
 from zoo.errors import ConfigError, HubError
 from zoo.hub import card
-from zoo.hub.client import pull, push
-from zoo.hub.push import PUSH_FILES
+from zoo.hub.client import PUSH_FILES, pull, push
 
 
 def sentence(error):
@@ -225,6 +224,10 @@ def test_names_that_fall_together_are_refused(hub, make_model, api):
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(HubError, match=r"both Tokenizer\.json and tokenizer\.json"):
         push(folder, "acme/m")
+    (folder / "tokenizer.json").unlink()
+    for name in ("A.txt", "a.txt"):  # theirs among themselves are their affair
+        api.upload_file(path_or_fileobj=b"x", path_in_repo=name, repo_id="acme/m")
+    assert push(make_model(seed=1), "acme/m").changed
 
 
 def test_private_is_not_made_public_by_mistake(hub, make_model):

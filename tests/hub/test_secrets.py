@@ -87,8 +87,15 @@ def test_a_file_that_holds_the_token_is_not_pushed(hub, make_model, token, name)
     (folder / name).write_text(f'{{"note": "{token}"}}')
     with pytest.raises(HubError) as error:
         push(folder, "acme/m")
-    assert f"{folder / name} holds your access token" in str(error.value)
+    assert f"{folder / name} holds an access token" in str(error.value)
     assert token not in str(error.value) and hub.server.storage.names("models") == []
+
+
+def test_what_looks_like_a_token_is_not_pushed_either(hub, make_model):
+    other = "hf_" + "aB3" * 11 + "x"
+    with pytest.raises(HubError, match="holds an access token"):
+        push(make_model(card=f"my token: {other}"), "acme/m")
+    assert push(make_model(card="hf_hub_download is a function"), "acme/m").changed
 
 
 def test_the_token_is_not_sent_to_another_host(start_hub, make_model, monkeypatch, token):

@@ -260,6 +260,36 @@ def test_bodies_are_limited(filled, token, monkeypatch):
     assert status == 413
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Content-Length: -5",
+        "Content-Length: 1e3",
+        "Content-Length: 5, 5",
+        "Transfer-Encoding: chunked\r\n\r\n-5",
+        "Transfer-Encoding: chunked\r\n\r\nzz",
+    ],
+)
+def test_lengths_that_are_none_are_refused(filled, token, lines):
+    url = urllib.parse.urlsplit(filled.url)
+    with socket.create_connection((url.hostname, url.port), timeout=5) as line:
+        head = "POST /api/models/acme/m/commit/main HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        line.sendall(f"{head}Authorization: Bearer {token}\r\n{lines}\r\n\r\nxxxxx".encode())
+        assert line.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_other_loopback_address(tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with HubServer(tmp_path, "::1", xet=False) as server:
+        assert server.url.startswith("http://[::1]:")
+        line = http.client.HTTPConnection("::1", urllib.parse.urlsplit(server.url).port, timeout=5)
+        line.request("GET", "/")
+        assert line.getresponse().status == 200
+
+
 def test_a_connection_serves_many_requests_and_survives_refusals(filled, token):
     url = urllib.parse.urlsplit(filled.url)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)

@@ -58,6 +58,28 @@ def test_missing_cut_and_extra_files(hub, folder):
     }
 
 
+def test_only_what_was_asked_for_is_needed(hub, make_model, tmp_path):
+    push(make_model(), "acme/m")
+    here = {"cache": tmp_path / "other"}
+    pull("acme/m", allow=["config.json"], **here)
+    assert states(verify("acme/m", **here)) == {"config.json": "ok"}
+    pull("acme/m", allow=["model.safetensors"], **here)
+    report = verify("acme/m", **here)
+    assert report.ok and set(states(report)) == {"config.json", "model.safetensors"}
+    (report.folder / "model.safetensors").unlink()
+    assert states(verify("acme/m", **here))["model.safetensors"] == "missing"
+
+
+def test_links_in_a_folder_that_was_not_pulled_are_followed(hub, make_model, tmp_path):
+    push(make_model(), "acme/m")
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).symlink_to(make_model() / name)
+    found = states(verify(folder, against="acme/m"))
+    assert found == {**WHOLE, "README.md": "missing"}
+
+
 def test_what_was_never_pulled(hub, folder):
     for options in ({}, {"offline": True}):
         with pytest.raises(HubError, match=r"run `zoo pull acme/m`|no revision"):

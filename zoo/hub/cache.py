@@ -18,6 +18,8 @@ import json
 import os
 import re
 import shutil
+import threading
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from zoo.hub.names import check_path, check_revision, is_commit
 __all__ = ["Cache", "Content", "Fault"]
 
 _CHUNK = 1 << 20
+_REMEMBERING = threading.Lock()
 _HEX = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 
@@ -108,11 +111,23 @@ class Cache:
 
     # manifests
 
-    def save_manifest(self, commit: str, revision: str, files: dict[str, Content]) -> None:
-        """Write down what a commit holds."""
+    def save_manifest(
+        self,
+        commit: str,
+        revision: str,
+        files: dict[str, Content],
+        wanted: Iterable[str],
+    ) -> None:
+        """Write down what a commit holds and what of it is being pulled."""
         rows = {p: {"size": c.size, "digest": c.digest, "xet": c.xet} for p, c in files.items()}
-        value = {"format": 1, "repo": self.repo, "revision": revision, "files": rows}
+        pulled = sorted({*(self.pulled(commit) or ()), *wanted})
+        value = {"format": 1, "revision": revision, "pulled": pulled, "files": rows}
         write_atomic(self.folder / "zoo" / f"{commit}.json", dump_json(value))
+
+    def pulled(self, commit: str) -> list[str] | None:
+        """The files of a commit that were asked for; None if another tool pulled it."""
+        paths = _read(self.folder / "zoo" / f"{commit}.json").get("pulled")
+        return [str(path) for path in paths] if isinstance(paths, list) else None
 
     def own_manifest(self, commit: str) -> dict[str, Content] | None:
         """What a commit holds, as we wrote it down."""
@@ -165,8 +180,7 @@ class Cache:
         """Make a stored content appear in a snapshot; a copy where links cannot be made."""
         target, blob = self.snapshot(commit) / path, self.blob(content)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name[:60]}.{os.getpid()}.tmp")
-        draft.unlink(missing_ok=True)
+        draft = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             draft.symlink_to(os.path.relpath(blob, target.parent))
         except OSError:
@@ -187,6 +201,8 @@ class Cache:
         memory = _read(self.folder / "zoo/checked.json")
         fresh: dict[str, list] = {}
         faults = []
+        root = self.root.resolve()
+        inside = folder.resolve().is_relative_to(root)
         for path, content in wanted.items():
             file = folder / path
             try:
@@ -195,7 +211,7 @@ class Cache:
             except OSError:
                 faults.append(Fault(path, "missing", "is missing"))
                 continue
-            if file.is_symlink() and not real.is_relative_to(self.root.resolve()):
+            if inside and not real.is_relative_to(root):
                 faults.append(Fault(path, "damaged", f"leads out of the cache to {real}"))
                 continue
             seen = [status.st_size, status.st_mtime_ns, content.digest]
@@ -216,7 +232,10 @@ class Cache:
 
     def remember(self, fresh: dict[str, list]) -> None:
         """Add to the memory of hashed files; an entry lost to a race costs one more hashing."""
-        with contextlib.suppress(OSError):  # a cache that may only be read is still a cache
+        with (
+            _REMEMBERING,
+            contextlib.suppress(OSError),
+        ):  # a cache that may only be read is still a cache
             known = {
                 k: v for k, v in _read(self.folder / "zoo/checked.json").items() if Path(k).exists()
             }

@@ -6,8 +6,9 @@ nothing: `huggingface_hub` comes in when something is asked of a hub.
 
 from __future__ import annotations
 
+from zoo.hub.folder import PUSH_FILES
 from zoo.hub.pull import PULL_FILES, pull
-from zoo.hub.push import PUSH_FILES, PushResult, push
+from zoo.hub.push import PushResult, push
 from zoo.hub.remote import cache_root, endpoint, is_offline, shown_endpoint
 from zoo.hub.verify import FileState, Report, verify
 

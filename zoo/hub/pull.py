@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,7 +177,7 @@ def _pull(store: Cache, revision: str, allow: list[str], force: bool) -> Path:
     if not force:
         faults = store.faults(commit, wanted) if store.snapshot(commit).is_dir() else []
         _refuse_damaged(store, faults)
-    store.save_manifest(commit, revision, _kept(files))
+    store.save_manifest(commit, revision, _kept(files), wanted)
     _check_room(store, wanted, force)
     _fetch_all(remote, store, commit, wanted, force)
     _refuse_damaged(store, store.faults(commit, wanted))
@@ -206,9 +207,12 @@ def _fetch_all(
         leave=False,
     ) as bar:
         arrived: dict[str, int] = {}
+        stopped = threading.Event()
 
         def one(path: str) -> None:
             def progress(position: int) -> None:
+                if stopped.is_set():
+                    raise HubError(f"{path} of {store.repo} was stopped.")
                 bar.update(position - arrived.get(path, 0))
                 arrived[path] = position
 
@@ -225,6 +229,7 @@ def _fetch_all(
             for _ in pool.map(one, sorted(missing, key=lambda p: missing[p].size)):
                 pass
         finally:
+            stopped.set()  # after Ctrl-C or a failure the other files stop, too
             pool.shutdown(cancel_futures=True)
 
 

@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 from zoo.errors import HubError
 from zoo.hub import card
 from zoo.hub.cache import Content
-from zoo.hub.config import read_hub_config
+from zoo.hub.folder import PUSH_FILES, check_config, check_secrets, has_weights, local_files
 from zoo.hub.names import (
     check_collisions,
-    check_path,
     check_repo,
     check_revision,
     is_commit,
-    select,
 )
 from zoo.hub.pull import contents_of
 from zoo.hub.remote import PUBLIC, Remote, is_offline, log, shown_endpoint, without_xet, xet_works
@@ -30,27 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PUSH_FILES", "PushResult", "push"]
 
-# What a model folder may hold for others. Logs, checkpoints and the like stay at home.
-PUSH_FILES = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "README.md",
-    "LICENSE*",
-    "*_config.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
-    "*.png",
-    ".eval_results/*.yaml",
-)
 _OUR_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _ROUNDS = 3  # times a push looks again after an answer that was lost
-_TEXT = 8 << 20  # bytes; files up to this are searched for the token
 
 
 @dataclass(frozen=True)
@@ -116,12 +95,12 @@ def push(
     if is_commit(revision):
         raise HubError(f"{revision} is a commit and cannot change; push to a branch.")
     revision = check_revision(revision or "main")
-    local = _local_files(Path(folder), allow)
-    _check_config(local)
+    local = local_files(Path(folder), allow)
+    check_config(local)
     if is_offline():
         raise HubError("HF_HUB_OFFLINE forbids pushing; unset it.")
     remote = Remote(repo)
-    _check_secrets(local, remote.token)
+    check_secrets(local, remote.token)
     there = _prepare(remote, revision, private, dry_run)
     if there is None:
         files = tuple((path, "new") for path in sorted({*local, "README.md"}))
@@ -173,10 +152,12 @@ def _push_once(
                     operation.upload_info.sha256 = bytes.fromhex(digest)  # hashed once is enough
                 operations.append(operation)
     for path in sorted(theirs):
-        if path not in contents and _OUR_WEIGHTS.fullmatch(path) and _has_weights(contents):
+        if path not in contents and _OUR_WEIGHTS.fullmatch(path) and has_weights(contents):
             files.append((path, "deleted"))
             operations.append(CommitOperationDelete(path, is_folder=False))
-    check_collisions({*contents, *(p for p in theirs if (p, "deleted") not in files)}, remote.repo)
+    ours = {path.lower() for path in contents}
+    # Only names that meet ours: what else lies in the repository is not this push's affair.
+    check_collisions({*contents, *(p for p in theirs if p.lower() in ours)}, remote.repo)
     page = f"{shown_endpoint()}/{remote.repo}"
     if not files or dry_run:
         url = f"{page}/commit/{head}"
@@ -225,7 +206,7 @@ def _commit(
             )
     except Exception as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        if status in (409, 412):
+        if status == 412:
             raise HubError(
                 f"Someone else pushed to {remote.repo} at {revision} meanwhile, so nothing was "
                 "committed; pull to see it, then push again."
@@ -302,71 +283,6 @@ def _xet_address(remote: Remote, revision: str) -> str:
         return answer.headers.get("X-Xet-Cas-Url", "") if answer.status_code == 200 else ""
 
     return remote.call(probe)
-
-
-def _local_files(folder: Path, allow: Iterable[str]) -> dict[str, Path]:
-    """The files to push. Links to files count as files; links to folders are not followed.
-
-    Raises:
-        HubError: the folder is no model's, or a file in it is broken.
-    """
-    if not folder.is_dir():
-        raise HubError(f"{folder} is not a folder; push takes a folder that zoo saved.")
-    names = []
-    for base, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if f not in (".git", ".cache", "__pycache__")]
-        names += [(Path(base) / file).relative_to(folder).as_posix() for file in files]
-    paths = select(names, allow)
-    for path in paths:
-        check_path(path, str(folder))
-        if not (folder / path).is_file():
-            raise HubError(
-                f"{folder / path} is a broken link or no regular file; remove or mend it."
-            )
-    check_collisions(paths, str(folder))
-    if "config.json" not in paths or not _has_weights(paths):
-        lacks = "no config.json" if "config.json" not in paths else "no *.safetensors"
-        raise HubError(f"{folder} holds {lacks}; push takes a folder that zoo saved.")
-    for path in paths:
-        if path.endswith(".safetensors"):
-            check_weights(folder / path)
-    return {path: folder / path for path in paths}
-
-
-def _has_weights(paths: Iterable[str]) -> bool:
-    return any(path.endswith(".safetensors") for path in paths)
-
-
-def check_weights(file: Path) -> None:
-    """Refuse a safetensors file that is cut off or is none, without reading its tensors.
-
-    Raises:
-        HubError: naming the file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy"):
-            pass
-    except (SafetensorError, OSError, ValueError) as error:
-        text = str(error).removeprefix("Error while deserializing header: ")
-        raise HubError(f"{file} is not a whole safetensors file ({text}).") from None
-
-
-def _check_config(local: dict[str, Path]) -> None:
-    """Refuse to publish a configuration that a pull would refuse."""
-    config = read_hub_config(local["config.json"], foreign=True)
-    if "zoo" in config:
-        read_hub_config(local["config.json"])
-
-
-def _check_secrets(local: dict[str, Path], token: str | None) -> None:
-    """Refuse to publish the token that is used to publish."""
-    if not token or len(token) < 8:
-        return
-    for path, file in local.items():
-        if file.stat().st_size <= _TEXT and token.encode() in file.read_bytes():
-            raise HubError(f"{file} holds your access token; remove it from {path}, then push.")
 
 
 def _compare(source: Path | bytes, there: Content | None) -> tuple[str, str]:

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -120,8 +121,9 @@ class Handler(BaseHTTPRequestHandler):
             data, kind = json.dumps(reply.value).encode(), "application/json"
         first, end = reply.part or (0, reply.file.stat().st_size if reply.file else len(data))
         if self._left is None:
-            self._left = int(self.headers.get("Content-Length") or 0)
-        if self._left:
+            with contextlib.suppress(Refusal):
+                self._left = self._length()
+        if self._left != 0:
             self.close_connection = True
         self.send_response(reply.status)
         self.send_header("Content-Type", kind)
@@ -157,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         """The body in pieces, whether its length is announced or it comes chunked."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             self._left = 1
-            while size := int(self.rfile.readline(100).split(b";")[0], 16):
+            while size := _number(self.rfile.readline(100).split(b";")[0].strip(), 16):
                 while size:
                     piece = self._read(min(size, _CHUNK))
                     size -= len(piece)
@@ -167,17 +169,27 @@ class Handler(BaseHTTPRequestHandler):
                 pass
             self._left = 0
             return
-        self._left = int(self.headers.get("Content-Length") or 0)
+        self._left = self._length()
         while self._left:
             piece = self._read(min(self._left, _CHUNK))
             self._left -= len(piece)
             yield piece
+
+    def _length(self) -> int:
+        return _number((self.headers.get("Content-Length") or "0").encode(), 10)
 
     def _read(self, size: int) -> bytes:
         piece = self.rfile.read1(size) if hasattr(self.rfile, "read1") else self.rfile.read(size)
         if not piece:
             raise ConnectionError("the client stopped in the middle of a request")
         return piece
+
+
+def _number(text: bytes, base: int) -> int:
+    """A length as HTTP writes it: digits and nothing else."""
+    if not re.fullmatch(rb"[0-9a-fA-F]{1,15}" if base == 16 else rb"[0-9]{1,18}", text):
+        raise Refusal(400, "The request's length is not a number.")
+    return int(text, base)
 
 
 def _header(text: str) -> str:
@@ -228,7 +240,8 @@ class HubServer:
         self._secret = secrets.token_bytes(32)
         bound = type("BoundHandler", (handler,), {"hub": self})
         try:
-            self._http = _Server((host, port), bound)
+            server = type("Server", (_Server,), {"address_family": _family(host)})
+            self._http = server((host, port), bound)
         except OSError as error:
             self.storage.close()
             raise HubError(
@@ -273,6 +286,10 @@ class HubServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class _Server(ThreadingHTTPServer):

@@ -10,9 +10,9 @@ from pathlib import Path
 from zoo.errors import HubError, ZooError
 from zoo.hub.cache import Cache, Content
 from zoo.hub.config import read_hub_config, read_json
+from zoo.hub.folder import check_weights
 from zoo.hub.names import check_repo, check_revision, select
 from zoo.hub.pull import PULL_FILES, contents_of
-from zoo.hub.push import check_weights
 from zoo.hub.remote import Remote, cache_root, is_offline
 
 __all__ = ["FileState", "Report", "verify"]
@@ -100,10 +100,11 @@ def _against_manifest(store: Cache, commit: str) -> Report:
 
 
 def _needed(store: Cache, commit: str, files: dict[str, Content]) -> dict[str, Content]:
-    """What the snapshot should hold: the files a pull takes, and whatever else is there."""
+    """What the snapshot should hold: the files that were asked for, and whatever else is there."""
+    pulled = store.pulled(commit)
+    asked = set(select(files, PULL_FILES) if pulled is None else pulled)
     folder = store.snapshot(commit)
-    taken = select(files, PULL_FILES)
-    return {p: c for p, c in files.items() if p in taken or (folder / p).exists()}
+    return {p: c for p, c in files.items() if p in asked or (folder / p).exists()}
 
 
 def _against_hub(folder: Path, repo: str, revision: str | None, root: Path) -> Report:
