@@ -25,7 +25,11 @@ from zoo.cli.front import command_names
         ("zoo hub ", ["serve"]),
         ("zoo hub serve --ro", ["--root"]),
         ("zoo completion z", ["zsh"]),
-        ("zoo train posi", ["position="]),
+        ("zoo train mod", ["model="]),
+        (
+            "zoo sweep model.backbone.attention.kernel=pla",
+            ["model.backbone.attention.kernel=plain"],
+        ),
         ("zoo train seed=1 kernel=pla", ["kernel=plain"]),
         ("zoo classify vit-digits ", []),  # files: the shell knows them
         ("zoo completion zsh ", []),

@@ -11,6 +11,9 @@ from zoo.registry.nodes import GROUPS, names
 
 __all__ = ["SCRIPTS", "complete"]
 
+# The groups of conf/train.yaml; a part is chosen where it stands: model.backbone.position=rope.
+CHOICES = ("data", "experiment", "model", "objective", "optim", "schedule", "trainer")
+
 # bash splits words at `=` and `:` too: what it holds of the last word is taken off the candidates.
 _BASH = """\
 _zoo() {
@@ -117,8 +120,9 @@ def _values(action: argparse.Action) -> list[str]:
 
 
 def override_candidates(last: str) -> list[str]:
-    """Returns `group=name` words, as `zoo train` takes them."""
-    group, equals, _ = last.partition("=")
+    """Returns `group=name` words as `zoo train` takes them, also below a dotted key."""
+    key, equals, _ = last.partition("=")
     if not equals:
-        return [f"{group}=" for group in GROUPS if names(group)]
-    return [f"{group}={name}" for name in names(group)] if group in GROUPS else []
+        return [f"{group}=" for group in CHOICES]
+    group = key.rpartition(".")[2]
+    return [f"{key}={name}" for name in names(group)] if group in GROUPS else []
