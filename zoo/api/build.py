@@ -226,6 +226,4 @@ def _weights_of(parsed: Name, typed: Any) -> tuple[Path, str]:
         return path, tag.format
     from zoo.hub.client import pull
 
-    return pull(
-        tag.repo, tag.revision, allow=(tag.file, "*.safetensors.index.json", "*.json")
-    ) / tag.file, tag.format
+    return pull(tag.repo, tag.revision, allow=tag.patterns()) / tag.file, tag.format

@@ -59,4 +59,4 @@ def pull(name: str, **options: Any) -> Path:
         raise UnknownName(f"{name!r} has no weights to pull.")
     if tag.folder is not None:
         return Path(__file__).parent.parent / "assets" / tag.folder
-    return client.pull(tag.repo, tag.revision, allow=(tag.file, "*.json"), **options)
+    return client.pull(tag.repo, tag.revision, allow=tag.patterns(), **options)

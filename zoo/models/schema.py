@@ -26,6 +26,13 @@ class Weights:
     set: dict[str, Any] = setting({}, "config keys that these weights require, as dotted overrides")
     license: str | None = setting(None, "licence of these weights, when not the card's")
 
+    def patterns(self) -> tuple[str, ...]:
+        """Returns what of its repository a load needs: the file, with an index also its shards, and
+        the small JSON files beside it."""
+        stem, _, ending = self.file.removesuffix(".index.json").partition(".")
+        shards = (f"{stem}-*.{ending}",) if self.file.endswith(".index.json") else ()
+        return (self.file, *shards, "*.json")
+
     def check(self) -> None:
         if (self.repo is None) == (self.folder is None):
             raise ConfigError("repo: give either a repo or a folder that ships with zoo.")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
@@ -42,8 +43,14 @@ class CausalLM(nn.Module):
         last: bool = False,  # logits of the last token only
         embedded: Tensor | None = None,  # b n d, in place of tokens (vision-language models)
     ) -> TextOutput:
-        """Positions follow the mask, so left padding, right padding and single runs agree."""
+        """Positions follow the mask, so left padding, right padding and single runs agree.
+
+        Prefixes count real tokens; a model of kind `prefix_lm` takes what first fills a cache as
+        one. A Mask holds every other rule (arXiv 1910.10683, section 3.2.1, for prefixes).
+        """
         x = self.embedding(tokens) if embedded is None else embedded
+        if prefix is None and self.config.prefix_lm and cache is not None and cache.length == 0:
+            prefix = torch.full(x.shape[:1], x.shape[1], device=x.device)
         x = self.backbone(x, mask=as_mask(mask, prefix), cache=cache, record=record)
         return TextOutput(self.head(x[:, -1:] if last else x, self.embedding), x)
 

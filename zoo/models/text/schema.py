@@ -37,7 +37,9 @@ class TextModelConfig(ModelConfig):
         1.0, "factor on the outputs before the head (T5 v1.0: width^-0.5)", above=0.0
     )
     special: dict[str, int] = setting(
-        {}, "ids of special tokens by role: bos, eos, pad, unk, mask, sep, cls, start"
+        {},
+        "ids of special tokens by role: bos, eos (more of them: eos_2, …), pad, unk, mask, sep, "
+        "cls, start",
     )
 
     def inputs(self) -> str:
@@ -53,6 +55,9 @@ class CausalLMConfig(TextModelConfig):
 
     backbone: TransformerConfig = part(
         "backbone", {"kind": "transformer", "causal": True}, "the decoder"
+    )
+    prefix_lm: bool = setting(
+        False, "prompts are read in both directions: what first fills a cache is one"
     )
 
 
