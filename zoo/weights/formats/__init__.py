@@ -37,7 +37,8 @@ class Format:
         write_config: our typed config to a public config.json.
         weight_map: our typed config to the map of its tensors.
         model_types: values of transformers' `model_type` that it reads.
-        architectures: patterns of timm's `architecture` that it reads, matched whole.
+        architectures: patterns of timm's `architecture` that it reads, matched whole; a name that
+            is spelt out wins over a pattern.
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
     """
@@ -105,8 +106,8 @@ def format_for(config: Mapping[str, Any]) -> Format:
         raise _unknown("model_type", said, [t for f in known.values() for t in f.model_types])
     if "architecture" in config:
         said = str(config["architecture"])
-        fits = [
-            chosen
+        fits = [chosen for chosen in known.values() if said in chosen.architectures] or [
+            chosen  # only where nobody has spelt the name out: a plugin may read all the rest
             for chosen in known.values()
             if any(re.fullmatch(pattern, said) for pattern in chosen.architectures)
         ]

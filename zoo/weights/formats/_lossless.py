@@ -25,13 +25,10 @@ def refuse_what_is_lost(format: Any, config: Any, public: dict[str, Any]) -> dic
     This is what keeps an export honest: a part that the format has no word for is not dropped.
     """
     back = resolve("model", {"kind": config.zoo_kind, **format.read_config(public, _names(config))})
-    lost = [
-        path
-        for path in differences(_comparable(config), _comparable(back))
-        if not path.startswith(NOT_STORED)
-    ]
+    ours, theirs = _comparable(config), _comparable(back)
+    lost = [path for path in differences(ours, theirs) if not path.startswith(NOT_STORED)]
     if lost:
-        ours, theirs = (_at(to_mapping(c), lost[0]) for c in (config, back))
+        ours, theirs = _at(ours, lost[0]), _at(theirs, lost[0])
         raise ConfigError(
             f"Format {format.name!r} cannot say {lost[0]} = {show(ours)}; it means {show(theirs)}."
         )
@@ -59,8 +56,8 @@ def _comparable(config: Any) -> dict[str, Any]:
         if attention["kernel"]["kind"] in ("sdpa", "plain"):
             attention["kernel"] = "exact"
     for position in backbone["position"]:
-        if position["kind"] == "learned-grid" and position["prefix"] is None:
-            position["prefix"] = config.prefix_tokens
+        if position["kind"] == "learned-grid" and position["prefix"] == config.prefix_tokens:
+            position["prefix"] = None
     hidden = hidden_width(config.backbone.feedforward, config.backbone.width)
     backbone["feedforward"].update(hidden=hidden, ratio=None)
     plain["tokenizer"]["size"] = plain["tokenizer"]["size"] or plain["tokenizer"]["image"]
