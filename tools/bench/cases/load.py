@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 
+from tools.bench.cases.vit import as_transformers
 from tools.bench.measure import Prepared, subprocess_cost
 
 DOC = "load ViT-B/16 from a local folder: CPU, wall and peak memory above the library's import"
@@ -52,7 +53,7 @@ def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
     with tempfile.TemporaryDirectory() as folder:
         zoo.save(model, f"{folder}/zoo")
         zoo.save(model, f"{folder}/timm", format="timm-vit")
-        zoo.save(model, f"{folder}/transformers", format="transformers-vit")
+        as_transformers(model, f"{folder}/transformers")
         runs = {}
         for name in ["zoo", *peers]:
             imports, load = CODE[name]

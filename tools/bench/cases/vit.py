@@ -54,8 +54,17 @@ def _peer(name: str, ours, folder: str):
         return model.eval()
     from transformers import ViTForImageClassification
 
-    zoo.save(ours, folder, format="transformers-vit")
+    as_transformers(ours, folder)
     return ViTForImageClassification.from_pretrained(folder, attn_implementation="sdpa").eval()
+
+
+def as_transformers(ours, folder: str) -> None:
+    """Saves the same weights in a layout whose interpolation of positions has no antialiasing."""
+    import zoo
+
+    other = zoo.create("vit-base-16", "backbone.position.antialias=false", device="meta")
+    other.load_state_dict(ours.state_dict(), assign=True)
+    zoo.save(other, folder, format="transformers-vit")
 
 
 def _logits(model, x):
