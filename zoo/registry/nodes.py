@@ -30,7 +30,7 @@ from zoo.registry.grammar import Name, current_name, parse_name
 from zoo.registry.overrides import apply_overrides, merge, nest
 from zoo.registry.plugins import namespace_problem, plugin_of, plugins
 from zoo.registry.schema import KINDS
-from zoo.registry.suggest import hint
+from zoo.registry.suggest import hint, nearest
 from zoo.registry.typed import resolve, resolve_mapping
 from zoo.registry.yaml import read_yaml
 
@@ -110,11 +110,13 @@ def _unknown(group: str, name: str) -> str:
     if problem:
         return f"Unknown {group} {name!r}: {problem}"
     known = list(known_names(group, name))
-    pattern = f" '{namespace}/*'" if "/" in name else ""
-    return (
-        f"Unknown {group} {name!r}.{hint(name, known)} "
-        f"({len(known)} names: zoo list {group}{pattern})"
-    )
+    near, pattern = nearest(name, known), ""
+    if "/" in name:  # a long namespace in common makes no two names alike
+        inner = {other.removeprefix(f"{namespace}/"): other for other in known}
+        near = inner.get(nearest(name.partition("/")[2], inner) or "")
+        pattern = f" '{namespace}/*'"
+    advice = f" Did you mean {near!r}?" if near else ""
+    return f"Unknown {group} {name!r}.{advice} ({len(known)} names: zoo list {group}{pattern})"
 
 
 def read_mapping(group: str, name: str) -> dict[str, Any]:
@@ -158,6 +160,8 @@ def _compose(
         inner = _read(other, option, chain)
         if not at:  # weights belong to one node: another size or head would not fit them
             inner = {key: value for key, value in inner.items() if key != "weights"}
+        elif at == [other]:  # an experiment's model, with what the weights it starts from require
+            inner = with_required(inner, content.get("weights"))
         composed = merge(composed, nest(at, inner))
     return composed
 
@@ -173,12 +177,15 @@ def _parse_default(entry: Any, group: str, file: Path) -> tuple[str, str, list[s
             return other, option, []
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((key, option),) = entry.items()
+        chosen = str(key).removeprefix("override /")
+        if chosen != key and chosen in GROUPS and isinstance(option, str):
+            return chosen, option, [chosen]  # of an experiment, in place of train.yaml's choice
         other, at, place = str(key).partition("@")
         if at and place and other.startswith("/") and isinstance(option, str):
             return other[1:], option, [] if place == "_here_" else place.split(".")
     raise ConfigError(
         f"{file}: defaults entry {entry!r} is none of: base, /group/base@_here_, "
-        "{/group@key: base}, _self_."
+        "{/group@key: base}, {override /group: name}, _self_."
     )
 
 
@@ -206,6 +213,14 @@ def read_tagged(group: str, name: str | Name) -> dict[str, Any]:
         known = f"Tags: {', '.join(tags)}." if tags else "It has none; zoo.create gives new ones."
         raise UnknownName(f"{parsed.name!r} has no weights {tag!r}.{hint(tag, tags, known)}")
     return apply_overrides(mapping, (tags[tag] or {}).get("set") or {})
+
+
+def with_required(mapping: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:
+    """Returns a model's mapping with the keys that weights require: those of `tag`, or of the first
+    when it is none of the tags."""
+    tags = mapping.get("weights") or {}
+    chosen = tag if tag in tags else next(iter(tags), None)
+    return apply_overrides(mapping, (tags[chosen] or {}).get("set") or {} if chosen else {})
 
 
 def read_node(group: str, name: str, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Any:

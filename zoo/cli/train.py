@@ -1,0 +1,333 @@
+"""`zoo train`, `zoo sweep` and `zoo eval`: one Hydra app each, on the folder that holds all names.
+
+The app is a plain `@hydra.main`, so everything that Hydra's command line can do works: choices
+and values, `+`, `++`
+and `~`, `-m` and launchers, `--cfg`, `--info`, `--help`, shell completion. What differs is what
+a person reads when
+a word is wrong: every refusal, Hydra's included, is one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from zoo.errors import ConfigError, ZooError
+
+__all__ = ["main"]
+
+SHOWS = ("--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--version")
+FAILED = "error.txt"  # beside a job of a sweep that could not run
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `[command, *words]` and returns the exit code; raises ZooError for what the user can
+    put right."""
+    command, *words = argv
+    if command == "eval":
+        return _evaluate(words)
+    if command == "sweep":
+        words = _sweep_words(words)
+    return _train(words)
+
+
+# -- zoo train, zoo sweep
+# ------------------------------------------------------------------------------------------
+
+
+def _train(words: list[str]) -> int:
+    sweeps = bool({"-m", "--multirun"} & set(words))
+    sweep_dir = None
+    if sweeps:
+        sweep_dir = _sweep_dir(words)
+        words = [*(w for w in words if not w.startswith("hydra.sweep.dir=")), _set_dir(sweep_dir)]
+    codes: list[int] = []
+
+    def task(cfg: Any) -> None:
+        codes.append(_train_one(cfg))
+
+    try:
+        _run_app("train", words, _train_job if sweeps else task)
+    except ZooError:
+        if sweep_dir is not None and [p.name for p in sweep_dir.glob("*")] == ["multirun.yaml"]:
+            shutil.rmtree(sweep_dir)  # refused before any job ran
+        raise
+    if sweep_dir is not None and sweep_dir.is_dir():
+        return _summarise(sweep_dir)
+    return max(codes, default=0)
+
+
+def _train_one(cfg: Any, **keys: Any) -> int:
+    """Trains what a composed configuration says; returns the exit code."""
+    import dataclasses
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from zoo.training.compose import typed
+
+    config = typed(cfg)
+    if config.zoo_kind != "train":
+        raise ConfigError(f"kind: zoo train runs experiments of kind train, not {config.zoo_kind}.")
+    if keys:
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, **keys))
+    from zoo.training.run import train
+
+    result = train(config, list(HydraConfig.get().overrides.task))
+    if result.stopped_by:
+        _say(f"stopped at step {result.step}; zoo train resume={result.folder} goes on")
+        return 128 + result.stopped_by
+    _say(f"{result.folder}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.metrics.items()))
+    return 0
+
+
+def _train_job(cfg: Any) -> None:
+    """Trains one job of a sweep in its own folder; what goes wrong is left there, and the other
+    jobs run."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    try:
+        code = _train_one(cfg, dir=str(folder))
+    except ZooError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAILED).write_text(f"{error}\n")
+        _say(str(error), sys.stderr)
+        return
+    if code:
+        raise SystemExit(code)  # a signal ends the sweep too
+
+
+def _sweep_words(words: list[str]) -> list[str]:
+    """`zoo sweep --jobs N …` is `zoo train -m …` with N jobs at a time."""
+    words = list(words)
+    jobs = None
+    for index, word in enumerate(words):
+        if word == "--jobs" or word.startswith("--jobs="):
+            inline = word.partition("=")[2]
+            jobs = inline or "".join(words[index + 1 : index + 2])
+            del words[index : index + (1 if inline else 2)]
+            break
+    if jobs is not None:
+        if not jobs.isdecimal() or int(jobs) < 1:
+            raise ConfigError(f"--jobs takes how many jobs run at a time, got {jobs!r}.")
+        from importlib.util import find_spec
+
+        if find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+            raise ConfigError(
+                "--jobs needs Hydra's joblib launcher: pip install 'multimodal-zoo[train]'."
+            )
+        words += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"]
+    return words if {*SHOWS, "--cfg", "-c", "-m", "--multirun"} & set(words) else ["-m", *words]
+
+
+def _sweep_dir(words: list[str]) -> Path:
+    given = [w.partition("=")[2] for w in words if w.startswith("hydra.sweep.dir=")]
+    return Path(given[-1]) if given else Path("runs") / time.strftime("sweep-%Y-%m-%d_%H-%M-%S")
+
+
+def _set_dir(folder: Path) -> str:
+    return f"hydra.sweep.dir={_quote(str(folder))}"
+
+
+def _summarise(folder: Path) -> int:
+    """Prints a line for each job of a sweep, and writes them to summary.json; returns 2 if any
+    failed."""
+    from zoo.cli.output import print_table
+    from zoo.training.record import RESULT
+
+    rows, failed = [], 0
+    jobs = [path for path in folder.iterdir() if path.name.isdecimal()]
+    for job in sorted(jobs, key=lambda path: int(path.name)):
+        if (job / RESULT).is_file():
+            result = json.loads((job / RESULT).read_text())
+            rows.append({"run": str(job), "overrides": result["overrides"], **result["metrics"]})
+        else:
+            failed += 1
+            reason = (job / FAILED).read_text().strip() if (job / FAILED).is_file() else "no result"
+            rows.append({"run": str(job), "overrides": [], "error": reason})
+    shared = set.intersection(*(set(row["overrides"]) for row in rows)) if rows[1:] else set()
+    (folder / "summary.json").write_text(json.dumps(rows, indent=2) + "\n")
+    keys = list(dict.fromkeys(k for row in rows for k in row if k not in ("run", "overrides")))
+    cells = [
+        [
+            row["run"],
+            " ".join(word for word in row["overrides"] if word not in shared),
+            *(_cell(row.get(key, "")) for key in keys),
+        ]
+        for row in rows
+    ]
+    print_table(["run", "overrides", *keys], cells, right=keys)
+    return 2 if failed else 0
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+# -- zoo eval --------------------------------------------------------------------------------------
+# ----------------
+
+
+def _evaluate(words: list[str]) -> int:
+    as_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    takers = ("--cfg", "-c", "--package", "-p", "--info", "-i")  # flags with a word of their own
+    for index, word in enumerate(words):  # zoo eval runs/7: the one word that is no key=value
+        is_name = not word.startswith(("-", "+", "~")) and "=" not in word
+        if is_name and (index == 0 or words[index - 1] not in takers):
+            words[index] = f"of={_quote(word)}"
+
+    def task(cfg: Any) -> None:
+        from zoo.training.compose import typed
+
+        config = typed(cfg)
+        from zoo.training.run import evaluate
+
+        metrics = evaluate(config)
+        if as_json:
+            print(json.dumps({"of": config.of, **metrics}, indent=2))
+        else:
+            print("\n".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+
+    _run_app("eval", words, task)
+    return 0
+
+
+# -- Hydra -----------------------------------------------------------------------------------------
+# ----------------
+
+
+def _run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
+    """Runs a Hydra app on conf/NAME.yaml with the words as its command line."""
+    import hydra
+
+    from zoo.registry import conf_dir
+    from zoo.training.compose import Loader, install
+
+    _check_flags(name, words)
+    install()
+    Loader.strict = not set(SHOWS) & set(words)
+    problems: list[ZooError] = []
+
+    def job(cfg: Any) -> None:
+        try:
+            task(cfg)
+        except ZooError as problem:  # raised below: Hydra would print the overrides before it
+            problems.append(problem)
+
+    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
+    with _command_line([f"zoo {name}", *words]), _in_our_words():
+        try:
+            app()
+        except SystemExit as done:  # --help and the like end so
+            if done.code:
+                raise
+    if problems:
+        raise problems[0]
+
+
+@contextmanager
+def _command_line(words: list[str]) -> Iterator[None]:
+    """Hydra reads sys.argv, and hides errors behind sys.exit(1) unless asked for them."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = words, "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        del os.environ["HYDRA_FULL_ERROR"]
+        if full is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Turns Hydra's errors into ours: one sentence, with the nearest right name."""
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"{error.override!r} cannot be read: {_first_line(error)}; quote what is no plain "
+            "word, as in 'key=\"a, b\"'."
+        ) from None
+    except MissingConfigException as error:
+        _missing(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_composition(error)) from None
+
+
+def _missing(error: Any) -> NoReturn:
+    """A node that is not there: the registry says it best, and knows the nearest name."""
+    from zoo.registry.folders import GROUPS
+    from zoo.training.compose import check_option
+
+    group, _, option = (error.missing_cfg_file or "").removesuffix(".yaml").partition("/")
+    if group in GROUPS and option:
+        check_option(group, option)
+    raise ConfigError(_first_line(error)) from None
+
+
+def _composition(error: Exception) -> str:
+    text = str(error)
+    if "Could not override" in text and "No match in the defaults list" in text:
+        group = text.partition("'")[2].partition("'")[0]
+        return (
+            f"{group}: this is no choice of the experiment; set a part where it stands, as in "
+            f"model.backbone.{group.partition('@')[0]}=NAME."
+        )
+    if "requires --multirun" in text or "Ambiguous value for argument" in text:
+        word = text.partition("'")[2].partition("'")[0]
+        return (
+            f"{word}: several values make a sweep, which is zoo sweep (or -m); a list is key=[a,b]."
+        )
+    cause = error.__cause__ or error.__context__
+    reason = f" ({_first_line(cause)})" if cause is not None and not text else ""
+    return f"{_first_line(error)}{reason}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0].rstrip(".")
+
+
+def _check_flags(name: str, words: list[str]) -> None:
+    """Raises ConfigError with the nearest option for a flag that Hydra would answer with its
+    whole usage."""
+    from hydra._internal.utils import get_args_parser
+
+    from zoo.registry.suggest import hint
+
+    parser = get_args_parser()
+    parser.error = _refuse(name)  # type: ignore[assignment]
+    _, unknown = parser.parse_known_args([w for w in words if w not in ("--version", "-sc")])
+    for word in unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise ConfigError(f"zoo {name} does not understand {word!r}.{hint(word, known)}")
+
+
+def _refuse(name: str) -> Callable[[str], NoReturn]:
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"zoo {name}: {message}.")
+
+    return refuse
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _say(text: str, stream: Any = None) -> None:
+    """Prints a line, in the main process of several only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=stream or sys.stdout, flush=True)

@@ -1,0 +1,83 @@
+"""Schemas of the data sets. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.errors import ConfigError
+from zoo.registry import kind, section, setting
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """What every data set shares: nothing; a kind says where its samples come from."""
+
+
+@dataclass(kw_only=True)
+class Augment:
+    """Random changes of training pictures; every one is off unless it is given."""
+
+    flip: bool = setting(False, "mirror half of them left to right")
+    shift: float = setting(0.0, "move by up to this share of the sides", low=0.0, high=1.0)
+    rotate: float = setting(0.0, "turn by up to so many degrees", low=0.0, high=180.0)
+    scale: float = setting(0.0, "grow or shrink by a factor of up to 1 + this", low=0.0, high=4.0)
+    stretch: float = setting(
+        0.0, "the same for the width alone, against the height", low=0.0, high=4.0
+    )
+    shear: float = setting(0.0, "slant by up to so many degrees", low=0.0, high=80.0)
+    elastic: float = setting(
+        0.0, "bend by up to this share of the sides, smoothly over the picture", low=0.0, high=0.5
+    )
+    erase: float = setting(0.0, "chance that a box is blanked out", low=0.0, high=1.0)
+    erase_area: float = setting(
+        0.25, "largest share of the picture that the box covers", above=0.0, high=1.0
+    )
+
+
+@dataclass(kw_only=True)
+class ImageDataConfig(DataConfig):
+    """Pictures with a class each."""
+
+    augment: Augment = section(Augment, doc="random changes, in training only")
+
+
+@kind("data", "digits", builds="zoo.data.digits:DigitsData")
+@dataclass(kw_only=True)
+class DigitsConfig(ImageDataConfig):
+    """The handwritten digits that ship with zoo: 1437 to train on, 360 held out."""
+
+
+@kind("data", "image-folder", builds="zoo.data.folder:ImageFolderData")
+@dataclass(kw_only=True)
+class ImageFolderConfig(ImageDataConfig):
+    """Folders of pictures, a folder for each class: `FOLDER/train/cat/1.png`, or
+    `FOLDER/cat/1.png` and a share held
+    out."""
+
+    folder: str | None = setting(None, "where they lie; must be given")
+    train: str = setting("train", "folder of the training pictures in it, where there is one")
+    test: str = setting("test", "folder of the held-out pictures in it, where there is one")
+    held_out: float = setting(
+        0.2, "share held out, chosen by file name, where there are no such folders", low=0, high=0.9
+    )
+
+
+@kind("data", "hf-image", builds="zoo.data.hub:HubImageData")
+@dataclass(kw_only=True)
+class HubImageConfig(ImageDataConfig):
+    """A data set of the Hugging Face `datasets` library with a picture and a class in each row."""
+
+    repo: str | None = setting(None, "data set on the hub, org/name")
+    folder: str | None = setting(
+        None, "instead: a folder on disk, saved by `save_to_disk` or readable by `load_dataset`"
+    )
+    subset: str | None = setting(None, "its configuration, where it has several")
+    revision: str | None = setting(None, "branch, tag or commit of the repository")
+    image: str = setting("image", "column of the pictures")
+    label: str = setting("label", "column of the classes")
+    train: str = setting("train", "split to train on")
+    test: str = setting("test", "split that is held out")
+
+    def check(self) -> None:
+        if self.repo is not None and self.folder is not None:
+            raise ConfigError("repo: give either a repo or a folder, not both.")

@@ -1,0 +1,195 @@
+"""From a configuration to a run: its folder, its parts, the loop, and what is left behind.
+
+RUN/experiment.json   the resolved configuration, the overrides and the version that made it
+RUN/metrics.jsonl, metrics.csv, checkpoints/
+RUN/model/            the best weights in the stored layout: zoo.load("dir:RUN")
+RUN/result.json       how it ended
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.errors import ConfigError, TrainingError
+from zoo.registry import Name, build, parse_name, resolve
+from zoo.registry.nodes import read_tagged
+from zoo.training.distributed import World, pick_device
+from zoo.training.loop import Result, Trainer, move
+from zoo.training.optim import freeze
+from zoo.training.record import RESULT, read_run, write_json, write_run
+from zoo.training.schema import EvalConfig, ExperimentConfig
+
+__all__ = ["evaluate", "train"]
+
+
+def train(config: ExperimentConfig, overrides: Sequence[str] = (), quiet: bool = False) -> Result:
+    """Runs an experiment, or goes on with it where its folder holds it already.
+
+    Under torchrun every process calls this with the same configuration; the main one decides on
+    the folder.
+    Raises: ConfigError, DataError, WeightsError, TrainingError.
+    """
+    world = World.start(config.trainer)
+    try:
+        data = build(config.data)
+        config = _with_labels(config, data)
+        model = _model(config)
+        objective = build(config.objective)
+        objective.check(model, data)
+        freeze(model, config.trainable)
+        splits = data.split("train", model), data.split("test", model)
+        folder = _open_folder(config, world, overrides)
+        trainer: Trainer = build(
+            config.trainer,
+            model=model,
+            train=splits[0],
+            test=splits[1],
+            objective=objective,
+            optim=config.optim,
+            schedule=config.schedule,
+            folder=folder,
+            world=world,
+            seed=config.seed,
+            quiet=quiet,
+        )
+        result = trainer.fit()
+        if world.is_main:
+            _write_result(result, overrides)
+        world.barrier()
+        return result
+    finally:
+        world.close()
+
+
+def evaluate(config: EvalConfig) -> dict[str, float]:
+    """Measures a run's exported weights, or a model by name, on held-out data; returns name ->
+    number.
+
+    Raises: UnknownName, ConfigError, DataError, WeightsError.
+    """
+    from zoo.api.build import load
+    from zoo.data.loader import EvalLoader
+
+    assert config.of is not None
+    of, data, objective = config.of, config.data, config.objective
+    folder = Path(of.removeprefix("dir:")).expanduser()
+    if folder.is_dir():
+        of = f"dir:{folder}"
+        run = read_run(folder)
+        if run is not None:
+            data, objective = data or run.data, objective or run.objective
+    else:
+        _check_name(of)
+    if data is None:
+        raise ConfigError(
+            f"data: {config.of!r} is no run, which would say what to measure on; add data=NAME."
+        )
+    device = pick_device(config.device)
+    model = load(of, device=device)
+    measured = build(objective if objective is not None else resolve("objective", "classification"))
+    source = build(data)
+    measured.check(model, source)
+    loader = EvalLoader(source.split("test", model), batch=config.batch, workers=config.workers)
+    bf16 = config.precision == "bf16"
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        batches = (move(batch, device) for batch in loader)
+        return measured.evaluate(model, batches, World(device=device))
+
+
+def _check_name(name: str) -> None:
+    """Raises UnknownName for a name that nothing answers to, before anything else is said about
+    it."""
+    parsed = parse_name(name)
+    if not parsed.scheme:
+        read_tagged("model", parsed)
+
+
+# -- the parts of a run
+# --------------------------------------------------------------------------------------------
+
+
+def _with_labels(config: ExperimentConfig, data: Any) -> ExperimentConfig:
+    """Gives a model that does not name its classes the names that the data has."""
+    model: Any = config.model
+    fits = getattr(model, "classes", None) == len(data.labels)
+    if fits and getattr(model, "labels", None) == []:
+        model = dataclasses.replace(model, labels=list(data.labels))
+    return dataclasses.replace(config, model=model)
+
+
+def _model(config: ExperimentConfig) -> nn.Module:
+    """Returns the model with the weights that the run starts from, equal in every process."""
+    from zoo.models.base import build_empty, initialise, seeded
+
+    model: Any = build_empty(config.model)
+    if config.weights is None:
+        return initialise(model, config.seed)
+    from zoo.weights.load import load_into
+
+    with seeded(config.seed):
+        model.load_report = load_into(
+            model, _weights(config), partial=config.partial, dtype=torch.float32, copy=True
+        )
+    return model
+
+
+def _weights(config: ExperimentConfig) -> Any:
+    """Returns the tensors to start from, by the model's own names."""
+    from zoo.api import build as api
+    from zoo.weights.files import open_weights
+    from zoo.weights.formats import formats
+
+    assert config.weights is not None
+    if ":" in config.weights:
+        return api.load(config.weights).state_dict()
+    path, format_name = api._weights_of(Name("", "model", tag=config.weights), config.model)
+    file = open_weights(path)
+    if format_name == "zoo":
+        return file
+    return formats()[format_name].weight_map(config.model).load(file)
+
+
+def _open_folder(config: ExperimentConfig, world: World, overrides: Sequence[str]) -> Path:
+    """Returns the run's folder, made by the main process; raises TrainingError when another run
+    lies there."""
+    folder, problem = "", ""
+    if world.is_main:
+        try:
+            where = config.run.dir
+            path = Path(where) if where is not None else _next_folder(Path(config.run.root))
+            path.mkdir(parents=True, exist_ok=True)
+            write_run(path, config, overrides)
+            folder = str(path)
+        except (TrainingError, ConfigError) as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"The run's folder cannot be written: {error.strerror}: {error.filename}."
+    folder, problem = world.broadcast((folder, problem))
+    if problem:
+        raise TrainingError(problem)
+    return Path(folder)
+
+
+def _next_folder(root: Path) -> Path:
+    """Makes and returns root/N for the next N; two runs that start at once get two numbers."""
+    root.mkdir(parents=True, exist_ok=True)
+    number = max((int(p.name) for p in root.iterdir() if p.name.isdecimal()), default=0)
+    while True:
+        number += 1
+        with contextlib.suppress(FileExistsError):
+            (root / str(number)).mkdir()
+            return root / str(number)
+
+
+def _write_result(result: Result, overrides: Sequence[str]) -> None:
+    plain = {key: value for key, value in vars(result).items() if key != "folder"}
+    ended = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    write_json(result.folder / RESULT, {**plain, "overrides": list(overrides), "ended": ended})
