@@ -72,7 +72,7 @@ def load(
 
     parsed = parse_name(name)
     if parsed.scheme:
-        typed, source = foreign_config(parsed, overrides, keys)
+        typed, source = foreign_config(parsed, overrides, keys, allow_pickle)
         folder = Path(source).parent
         path: Path = folder
         format_name = _format_of(folder)
@@ -95,6 +95,8 @@ def load(
             device=device,
             copy=copy,
         )
+    if hasattr(model, "read_files"):  # a tokenizer's, beside the weights
+        model.read_files(path if Path(path).is_dir() else Path(path).parent)
     return model.eval()
 
 
@@ -131,8 +133,11 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
     save_weights(state, folder / "model.safetensors", metadata={"format": "pt"})
     for name in chosen.companions:
         if name in public:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / name, json.dumps(public.pop(name), indent=2) + "\n")
     write_text(folder / "config.json", json.dumps(public, indent=2) + "\n")
+    if hasattr(model, "write_files"):
+        model.write_files(folder)
     return folder
 
 
@@ -140,7 +145,10 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
 
 
 def foreign_config(
-    parsed: Name, overrides: Any = (), keys: Mapping[str, Any] | None = None
+    parsed: Name,
+    overrides: Any = (),
+    keys: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
 ) -> tuple[Any, str]:
     """Returns (typed config, config.json) of `hf:…` or `dir:…`: our layout, or a public one that
     a format reads."""
@@ -161,10 +169,9 @@ def foreign_config(
         chosen = format_for(content)
         for name in chosen.companions:
             if (folder / name).is_file():
-                content[name] = read_hub_config(folder / name, foreign=True)
-        typed = resolve(
-            "model", {"kind": chosen.kind, **chosen.read_config(content, _weight_names(folder))}
-        )
+                content[name] = read_hub_config(folder / name, foreign=True, lists=True)
+        names = _weight_names(folder, allow_pickle)
+        typed = resolve("model", {"kind": chosen.kind, **chosen.read_config(content, names)})
     if overrides or keys:
         mapping = to_mapping(typed)
         for override in overrides:
@@ -198,13 +205,13 @@ def _format_of(folder: Path) -> str:
     return "zoo" if "zoo" in content else format_for(content).name
 
 
-def _weight_names(folder: Path) -> frozenset[str]:
-    """Returns the names of the tensors in a folder's safetensors files, for configs that cannot
-    tell alone."""
+def _weight_names(folder: Path, allow_pickle: bool) -> frozenset[str]:
+    """Returns the names of the tensors in a folder's weights files, for configs that cannot tell
+    alone."""
     from zoo.weights.files import open_weights
 
     try:
-        return frozenset(open_weights(folder))
+        return frozenset(open_weights(folder, allow_pickle=allow_pickle))
     except WeightsError:
         return frozenset()
 

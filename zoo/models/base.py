@@ -48,7 +48,7 @@ def build_empty(config: Any) -> nn.Module:
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Runs a block under a seed of its own, torch's global generator left as it was; None: as is."""
+    """Runs a block under a seed of its own and leaves torch's generator as it was; None: as is."""
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -114,6 +114,8 @@ def save(model: nn.Module, folder: str | Path, card: str | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(model.state_dict(), folder / WEIGHTS)
     write_text(folder / CONFIG, json.dumps(stored_mapping(config), indent=2) + "\n")
+    if hasattr(model, "write_files"):
+        model.write_files(folder)
     if card is not None or not (folder / "README.md").exists():
         from zoo.models.card import model_card
 

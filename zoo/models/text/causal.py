@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
 from zoo.models.text.schema import CausalLMConfig
+from zoo.models.text.verbs import CausalVerbs
 from zoo.nn.attention import Record
 from zoo.nn.cache import Cache
 from zoo.nn.mask import Mask
@@ -17,7 +18,7 @@ from zoo.registry import build
 __all__ = ["CausalLM"]
 
 
-class CausalLM(nn.Module):
+class CausalLM(nn.Module, CausalVerbs):
     """Tokens in, scores of the next token at every place out."""
 
     def __init__(self, config: CausalLMConfig) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
 from zoo.models.text.schema import MaskedLMConfig
+from zoo.models.text.verbs import MaskedVerbs
 from zoo.nn.attention import Record
 from zoo.nn.linear import Embedding, Linear
 from zoo.nn.mask import Mask
@@ -18,7 +19,7 @@ from zoo.registry import build
 __all__ = ["MaskedLM"]
 
 
-class MaskedLM(nn.Module):
+class MaskedLM(nn.Module, MaskedVerbs):
     """Tokens in; out come scores of each place's token, or what the configured task asks for."""
 
     def __init__(self, config: MaskedLMConfig) -> None:
@@ -57,14 +58,16 @@ class MaskedLM(nn.Module):
         x = self.embedding(tokens)
         if config.token_types:
             x = x + self.token_types(torch.zeros_like(tokens) if types is None else types)
-        x = self.backbone(x, mask=as_mask(mask), record=record)
-        pooled = torch.tanh(self.pooler(x[:, 0])) if config.pooler else None
+        rules = as_mask(mask)
+        x = self.backbone(x, mask=rules, record=record)
+        start = first_token(x, None if rules is None else rules.padding)
+        pooled = torch.tanh(self.pooler(start)) if config.pooler else None
         follows = self.next_sentence(pooled) if config.next_sentence else None
         if config.task == "fill":
             logits = self.head(x, self.embedding)
         elif config.task == "classify":
-            first = pooled if config.classify_from == "pooler" else torch.tanh(self.dense(x[:, 0]))
-            logits = self.head(F.dropout(first, config.backbone.dropout, self.training))
+            read = pooled if config.classify_from == "pooler" else torch.tanh(self.dense(start))
+            logits = self.head(F.dropout(read, config.backbone.dropout, self.training))
         else:
             logits = None if config.task == "embed" else self.head(x)
         return TextOutput(logits, x, pooled, follows)
@@ -77,7 +80,7 @@ class MaskedLM(nn.Module):
             assert output.pooled is not None
             vectors = output.pooled
         elif self.config.embed_from == "first":
-            vectors = output.hidden[:, 0]
+            vectors = first_token(output.hidden, mask)
         else:
             real = torch.ones_like(tokens) if mask is None else mask
             real = real[..., None].to(output.hidden.dtype)
@@ -87,3 +90,10 @@ class MaskedLM(nn.Module):
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""
         return self.backbone.fsdp_units()
+
+
+def first_token(x: Tensor, padding: Tensor | None) -> Tensor:  # b n d, b n -> b d
+    """Returns the first real token of each text, wherever the padding is."""
+    if padding is None:
+        return x[:, 0]
+    return x[torch.arange(len(x), device=x.device), padding.int().argmax(-1)]

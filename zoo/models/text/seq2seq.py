@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
 from zoo.models.text.schema import Seq2SeqConfig
+from zoo.models.text.verbs import Seq2SeqVerbs
 from zoo.nn.attention import Record
 from zoo.nn.cache import Cache
 from zoo.nn.mask import Mask
@@ -16,7 +17,7 @@ from zoo.registry import build
 __all__ = ["Seq2Seq"]
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(nn.Module, Seq2SeqVerbs):
     """Source and target tokens in, scores of the target's next token out."""
 
     def __init__(self, config: Seq2SeqConfig) -> None:

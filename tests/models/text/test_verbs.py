@@ -1,0 +1,138 @@
+"""Verbs of text models: strings in, strings out."""
+
+import pytest
+import torch
+
+import zoo
+from zoo.cli import main
+from zoo.errors import ConfigError, DataError
+from zoo.models.base import build_empty, initialise
+from zoo.registry import resolve
+from zoo.tokenizers.text import train_tokenizer
+
+TEXTS = ["def f(x):\n    return x + 1\n", "the cat sat on the mat", "import os, sys"] * 5
+BACKBONE = {"depth": 2, "width": 32, "length": 64, "position": "learned"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    special = {"eos": "</s>", "pad": "<pad>", "mask": "<mask>"}
+    return train_tokenizer("byte-bpe", TEXTS, vocabulary=320, special=special)
+
+
+def make(kind, tokenizer, **more):
+    config = resolve("model", {"kind": kind, "vocabulary": tokenizer.vocabulary, **more})
+    model = initialise(build_empty(config), 0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    model.tokenizer = tokenizer
+    return model
+
+
+@pytest.fixture(scope="module")
+def causal(tokenizer):
+    return make(
+        "causal-lm",
+        tokenizer,
+        tied=False,
+        backbone={"kind": "transformer", "causal": True, **BACKBONE},
+    )
+
+
+@pytest.fixture(scope="module")
+def masked(tokenizer):
+    return make("masked-lm", tokenizer, backbone=BACKBONE)
+
+
+@pytest.fixture(scope="module")
+def seq2seq(tokenizer):
+    return make(
+        "seq2seq",
+        tokenizer,
+        tied=False,
+        special={"start": tokenizer.pad_id},
+        encoder={"depth": 1, "width": 32},
+        decoder={"depth": 1, "width": 32},
+    )
+
+
+def test_streaming_speculating_and_batching_say_the_same(causal):
+    prompts = ["the cat", "def f(x):", "import"]
+    together = causal.generate(prompts, max_new_tokens=12)
+    for prompt, expected in zip(prompts, together, strict=True):
+        assert causal.generate(prompt, max_new_tokens=12) == expected
+        assert "".join(causal.stream(prompt, max_new_tokens=12)) == expected
+        assert causal.generate(prompt, max_new_tokens=12, draft="prompt") == expected
+        assert causal.generate(prompt, max_new_tokens=12, draft=causal) == expected
+        assert causal.report.acceptance == 1.0
+
+
+def test_stop_strings_are_cut_also_while_streaming(causal):
+    whole = causal.generate("the cat", max_new_tokens=12)
+    stop = whole[3:5]
+    expected = whole[: whole.find(stop)]
+    assert causal.generate("the cat", max_new_tokens=12, stop=[stop]) == expected
+    assert "".join(causal.stream("the cat", max_new_tokens=12, stop=[stop])) == expected
+
+
+def test_several_results(causal):
+    drawn = causal.generate("the", max_new_tokens=5, temperature=9.0, results=3, seed=0)
+    assert len(drawn) == 3 and len(set(drawn)) > 1
+    assert drawn == causal.generate("the", max_new_tokens=5, temperature=9.0, results=3, seed=0)
+    assert len(causal.generate("the", max_new_tokens=5, beams=4, results=2)) == 2
+
+
+def test_unknown_options_are_refused(causal):
+    with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
+        causal.generate("the", temprature=1.0)
+
+
+def test_translating_in_a_batch_equals_one_by_one(seq2seq):
+    texts = ["the cat", "def f(x): return"]
+    together = seq2seq.translate(texts, max_new_tokens=8)
+    assert together == [seq2seq.translate(text, max_new_tokens=8) for text in texts]
+    assert seq2seq.translate(texts, max_new_tokens=8, beams=3) == [
+        seq2seq.translate(text, max_new_tokens=8, beams=3) for text in texts
+    ]
+
+
+def test_filling_and_embedding(masked):
+    found = masked.fill("the <mask> sat", top=3)
+    assert len(found) == 3
+    assert found[0].probability >= found[1].probability >= found[2].probability
+    with pytest.raises(DataError, match="exactly one mask"):
+        masked.fill("no gap at all")
+    vectors = masked.embed(["the cat", "import os, sys and more"])
+    assert torch.allclose(vectors.norm(dim=-1), torch.ones(2))
+    assert torch.allclose(vectors[0], masked.embed("the cat"), atol=1e-5)
+    with pytest.raises(ConfigError, match="'fill', not 'classify'"):
+        masked.classify("x")
+
+
+def test_a_model_without_a_tokenizer_says_so():
+    config = resolve(
+        "model", {"kind": "causal-lm", "vocabulary": 9, "backbone": {"depth": 1, "width": 8}}
+    )
+    with pytest.raises(DataError, match="no tokenizer"):
+        initialise(build_empty(config)).generate("x")
+
+
+def test_saved_models_bring_their_tokenizer_and_the_command_line_uses_them(
+    causal, masked, seq2seq, tmp_path, capsys
+):
+    for name, model in {"c": causal, "m": masked, "s": seq2seq}.items():
+        zoo.save(model, tmp_path / name)
+    loaded = zoo.load(f"dir:{tmp_path}/c")
+    expected = causal.generate("the cat", max_new_tokens=6)
+    assert loaded.generate("the cat", max_new_tokens=6) == expected
+    assert main(["generate", f"dir:{tmp_path}/c", "the cat", "--max-new-tokens", "6"]) == 0
+    assert capsys.readouterr().out == expected + "\n"
+    assert main(["fill", f"dir:{tmp_path}/m", "the <mask> sat", "--top", "2"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+    assert main(["embed", f"dir:{tmp_path}/m", "a", "b", "--similarity"]) == 0
+    assert "1.000" in capsys.readouterr().out
+    assert main(["translate", f"dir:{tmp_path}/s", "the cat", "--max-new-tokens", "4"]) == 0
+    assert main(["generate", f"dir:{tmp_path}/c", "x", "--top-k", "3"]) == 2
+    assert "needs a temperature above 0" in capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""What follows a prompt, as it comes.
+
+Examples:
+    zoo generate gpt2 "Once upon a time" --max-new-tokens 50
+    zoo generate gpt2 "def main():" --temperature 0.8 --top-p 0.9 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from zoo.cli.decoding import add_decoding, decoding
+from zoo.cli.inputs import add_model, load_model
+from zoo.cli.output import add_json, print_json
+
+SECTION = "Use"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    add_model(parser)
+    parser.add_argument("prompt", metavar="PROMPT", help="the text to go on from; - reads stdin")
+    parser.add_argument("--draft", help="'prompt', or the name of a smaller model that guesses")
+    add_decoding(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Streams one answer; several (--results, --beams) are printed when they are there."""
+    given = decoding(args)
+    model = load_model(args, "stream")
+    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    draft = args.draft
+    if draft not in (None, "prompt"):
+        import zoo
+
+        draft = zoo.load(draft, device=model.device, dtype=args.dtype)
+    if args.json or draft is not None or given.get("beams", 1) > 1 or given.get("results", 1) > 1:
+        answer = model.generate(prompt, draft=draft, **given)
+        texts = answer if isinstance(answer, list) else [answer]
+        if args.json:
+            print_json([{"prompt": prompt, "text": text} for text in texts])
+        else:
+            print("\n".join(texts))
+        return 0
+    for piece in model.stream(prompt, **given):
+        print(piece, end="", flush=True)
+    print()
+    return 0
