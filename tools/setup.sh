@@ -85,7 +85,7 @@ if ! works "$venv/bin/python" "$has_torch"; then
     say "It takes a minute with a fast network, ten with a slow one; it may be interrupted and repeated."
 fi
 mkdir -p "$venv"
-exec 9>"$venv/.lock"
+exec 9>"$venv/.setup-lock" # .lock is what uv itself takes
 if command -v flock >/dev/null && ! flock -n 9; then
     say "another set-up of $venv is under way; waiting for it."
     flock 9
