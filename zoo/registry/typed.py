@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.errors import ConfigError, UnknownName
-from zoo.registry.overrides import lay, merge
+from zoo.registry.overrides import lay
 from zoo.registry.schema import KINDS, type_hints
 from zoo.registry.suggest import nearest
 from zoo.registry.values import check_range, check_type, in_words, is_optional, show
@@ -60,7 +60,7 @@ def _named(group: str, value: Mapping, path: str, stored: bool) -> dict[str, Any
         node = read_tagged(group, name)
     except UnknownName as error:
         raise UnknownName(f"{path}: {error}" if path else str(error)) from None
-    return merge(node, {key: item for key, item in value.items() if key != "name"})
+    return lay(node, {key: item for key, item in value.items() if key != "name"})
 
 
 def resolve_mapping(group: str, value: Mapping, path: str = "", *, stored: bool = False) -> Any:

@@ -304,3 +304,19 @@ def rewrite(source: Path, target: Path, change_config=None, change_weights=None)
     (target / "config.json").write_text(json.dumps(content))
     save_file({k: v.contiguous() for k, v in tensors.items()}, target / "model.safetensors")
     return target
+
+
+def read(content: dict):
+    """Returns our typed config of a public config.json."""
+    from zoo.registry import resolve
+    from zoo.weights.formats import format_for
+
+    chosen = format_for(content)
+    return resolve("model", {"kind": chosen.kind, **chosen.read_config(content, frozenset())})
+
+
+def same_model(ours, theirs) -> bool:
+    """Whether two configs mean the same computation."""
+    from zoo.weights.formats._text import computation
+
+    return computation(ours) == computation(theirs)

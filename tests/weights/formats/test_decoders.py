@@ -6,7 +6,6 @@ Random weights are saved by `save_pretrained`, loaded by `zoo.load("dir:…")`, 
 # b batch, n tokens, v vocabulary
 
 import json
-from functools import cache
 
 import pytest
 import torch
@@ -22,24 +21,6 @@ every_case = pytest.mark.parametrize(("family", "odd"), CASES, ids=[f"{f}, {o}" 
 every_family = pytest.mark.parametrize(("family", "odd"), FIRST, ids=[f for f, _ in FIRST])
 
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Returns the folder that transformers saved a case to."""
-
-    @cache
-    def saved(family, odd):
-        path = tmp_path_factory.mktemp("saved")
-        reference(family, odd).save_pretrained(path)
-        return path
-
-    return saved
-
-
-@pytest.fixture(scope="session")
-def ours(folder):
-    return cache(lambda family, odd: zoo.load(f"dir:{folder(family, odd)}"))
 
 
 @every_case

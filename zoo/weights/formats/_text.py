@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from zoo.errors import ConfigError
@@ -12,6 +13,7 @@ from zoo.weights.map import Rename, Rule, Tie
 
 __all__ = [
     "checked",
+    "computation",
     "dropouts",
     "embedding_dropout",
     "embedding_rows",
@@ -212,12 +214,13 @@ NOT_STORED_OF_A_BLOCK = (
 )  # fmt: skip
 
 
-def holds(format: str, config: Any, **parts: str) -> None:
-    """Refuses a model whose backbone has other kinds of parts than the format has words for.
+def holds(format: str, config: Any, stack: str = "backbone", **parts: str) -> None:
+    """Refuses a model whose backbone (or other stack) has other kinds of parts than the format has
+    words for.
 
     `position` is the only position that it holds, "none" for none at all.
     """
-    backbone = config.backbone
+    backbone = getattr(config, stack)
     for key, wanted in {"attention": "multihead", **parts}.items():
         value = getattr(backbone, key)
         found = value.zoo_kind if key != "position" else " + ".join(p.zoo_kind for p in value)
@@ -228,22 +231,31 @@ def holds(format: str, config: Any, **parts: str) -> None:
             )
 
 
-def checked(format: Any, config: Any, public: dict[str, Any]) -> dict[str, Any]:
-    """Returns `public` if reading it gives a model that computes what `config` says; raises
-    ConfigError naming what would be lost."""
-    back = resolve("model", {"kind": format.kind, **format.read_config(public, frozenset())})
-    lost = differences(_computation(config), _computation(back))
+def checked(
+    format: Any, config: Any, public: dict[str, Any], names: Collection[str] = frozenset()
+) -> dict[str, Any]:
+    """Returns `public` if reading it (beside tensors of these names) gives a model that computes
+    what `config` says; raises ConfigError naming what would be lost."""
+    back = resolve("model", {"kind": format.kind, **format.read_config(public, names)})
+    lost = differences(computation(config), computation(back))
     if lost:
         raise ConfigError(
             f"Format {format.name!r} has no word for {lost[0]} = "
-            f"{show(_at(_computation(config), lost[0]))}; format 'zoo' holds every model."
+            f"{show(_at(computation(config), lost[0]))}; format 'zoo' holds every model."
         )
     return public
 
 
-def _computation(config: Any) -> dict[str, Any]:
+def computation(config: Any) -> dict[str, Any]:
     """Returns what decides the numbers, the same for two ways to write the same."""
-    backbone = config.backbone
+    plain = to_mapping(config, omit=NOT_STORED)
+    for name in ("backbone", "encoder", "decoder"):
+        if hasattr(config, name):
+            plain[name] = _stack(getattr(config, name))
+    return plain
+
+
+def _stack(backbone: Any) -> dict[str, Any]:
     blocks = [_block(backbone.block(index)) for index in range(backbone.depth)]
     positions = [to_mapping(position) for position in backbone.position]
     for position, plain in zip(backbone.position, positions, strict=True):
@@ -254,11 +266,9 @@ def _computation(config: Any) -> dict[str, Any]:
                 plain["original_length"] = position.original_length
         elif "length" in plain:
             plain["length"] = plain["length"] or backbone.length
-    plain = to_mapping(config, omit=NOT_STORED)
     norms = {key: getattr(backbone, key) for key in ("final_norm", "embedding_norm")}
-    stack = {"norm": to_mapping(backbone.norm)} if any(norms.values()) else {}
-    plain["backbone"] = {**norms, **stack, "position": positions, "blocks": blocks}
-    return plain
+    norm = {"norm": to_mapping(backbone.norm)} if any(norms.values()) else {}
+    return {**norms, **norm, "position": positions, "blocks": blocks}
 
 
 def _block(config: Any) -> dict[str, Any]:
@@ -266,10 +276,12 @@ def _block(config: Any) -> dict[str, Any]:
     plain["feedforward"].update(
         hidden=config.feedforward.inner(config.width), ratio=None, dropout=None
     )
-    attention = plain["attention"]
-    if attention["kind"] == "multihead":
-        heads, kv_heads, head_dim = config.attention.shape(config.width)
-        scale = config.attention.scale or head_dim**-0.5
+    for key in ("attention", "cross_attention"):
+        attention, typed = plain[key], getattr(config, key)
+        if attention is None or attention["kind"] != "multihead":
+            continue
+        heads, kv_heads, head_dim = typed.shape(config.width)
+        scale = typed.scale or head_dim**-0.5
         attention.update(heads=heads, kv_heads=kv_heads, head_dim=head_dim, scale=scale)
         attention["dropout"] = None
         if attention["kernel"]["kind"] in ("sdpa", "plain"):  # two ways to the same numbers
