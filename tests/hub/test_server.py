@@ -304,6 +304,19 @@ def test_a_connection_serves_many_requests_and_survives_refusals(filled, token):
     assert answer.status == 404 and answer.headers["Connection"] == "close"
 
 
+def test_a_stopped_hub_answers_nobody(tmp_path):
+    server = HubServer(tmp_path, xet=False).start()
+    url = urllib.parse.urlsplit(server.url)
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=5)
+    connection.request("GET", "/")
+    connection.getresponse().read()
+    server.stop()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        connection.request("GET", "/")
+        connection.getresponse()
+    HubServer(tmp_path, xet=False).stop()
+
+
 def test_chunked_bodies_are_read(filled, token):
     url = urllib.parse.urlsplit(filled.url)
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
@@ -400,6 +413,24 @@ def test_the_log_and_the_messages_hold_no_secret(start_hub, token, monkeypatch):
     assert ask(hub, "GET", "/", token=token)[0] == 500
     assert len(lines) >= 3 and "ZeroDivisionError" in "".join(lines)
     assert token not in "".join(lines)
+
+
+def test_a_log_line_is_one_line(start_hub):
+    lines = []
+    hub = start_hub(xet=False, log=lines.append)
+    url = urllib.parse.urlsplit(hub.url)
+    with socket.create_connection((url.hostname, url.port), timeout=5) as line:
+        line.sendall(b"GET /\x1b[2J\x07 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        line.recv(100)
+    assert lines and all(text.isprintable() for text in lines)
+
+
+def test_behind_a_proxy_with_tls_addresses_are_https(filled, token):
+    batch = {"objects": [{"oid": "0" * 64, "size": 3}]}
+    for sent, begin in (({"X-Forwarded-Proto": "https"}, b"https://127"), ({}, b"http://127")):
+        path = "/acme/m.git/info/lfs/objects/batch"
+        _, _, data = ask(filled, "POST", path, batch, sent, token)
+        assert b'"href": "' + begin in data
 
 
 def test_serving_says_how_to_use_it(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
             url.path,
             parse_qs(url.query),
             self.headers,
-            f"http://{self.headers.get('Host')}",
+            f"{self._scheme()}://{self.headers.get('Host')}",
             self.hub.admits(self.headers.get("Authorization")),
             self._chunks,
         )
@@ -145,7 +145,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """One line per request, without the query string (it may carry a signature)."""
-        self.hub.log(re.sub(r"\?\S*", "", format % args))
+        line = re.sub(r"\?\S*", "", format % args)
+        self.hub.log("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line))
+
+    def _scheme(self) -> str:
+        """How the client reached us: a proxy in front may speak TLS."""
+        return "https" if self.headers.get("X-Forwarded-Proto") == "https" else "http"
 
     def _guard(self) -> None:
         """Refuse web pages: a page open in a browser can send requests to this machine, too."""
@@ -263,7 +268,7 @@ class HubServer:
 
     def start(self) -> HubServer:
         """Answer in a background thread."""
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         return self
 
@@ -296,6 +301,26 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
+
+    def __init__(self, *args: Any):
+        self._connections: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Also end the connections that clients keep open, or a stopped hub goes on answering."""
+        super().server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that breaks is the client's affair; the default prints a traceback."""
