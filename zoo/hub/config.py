@@ -35,13 +35,16 @@ _IMPLEMENTATION = re.compile(r"_?\w*implementation(_internal)?")
 _WORD = re.compile(r"[A-Za-z0-9_]{0,40}")
 
 
-def read_hub_config(path: str | os.PathLike[str], *, foreign: bool = False) -> dict[str, Any]:
+def read_hub_config(
+    path: str | os.PathLike[str], *, foreign: bool = False, lists: bool = False
+) -> Any:
     """Read a config.json that may come from anyone.
 
     Args:
         path: the file.
         foreign: it is another library's (transformers, timm): its keys may begin with `_` and its
             texts hold `${`; only what chooses code there is refused. Nothing is interpolated.
+        lists: it may also be a list (sentence-transformers' modules.json).
 
     Returns:
         The object as plain dicts, lists, strings, finite numbers, booleans and None.
@@ -50,7 +53,7 @@ def read_hub_config(path: str | os.PathLike[str], *, foreign: bool = False) -> d
         ConfigError: one sentence naming the file and the key.
     """
     path = Path(path)
-    config = read_json(path)
+    config = read_json(path, lists=lists)
     for key, value, where in _walk(config):
         reason = _foreign_fault(key, value) if foreign else _fault(key, value)
         if reason:
@@ -58,8 +61,11 @@ def read_hub_config(path: str | os.PathLike[str], *, foreign: bool = False) -> d
     return config
 
 
-def read_json(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Read a JSON object of bounded size and depth, without duplicate keys, NaN or infinity.
+def read_json(
+    path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, lists: bool = False
+) -> Any:
+    """Read a JSON object (or, with `lists`, a list) of bounded size and depth, without duplicate
+    keys, NaN or infinity.
 
     Raises:
         ConfigError: one sentence naming the file.
@@ -108,7 +114,7 @@ def read_json(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> di
         )
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is not JSON (line {error.lineno}: {error.msg}).") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, (dict, list) if lists else dict):
         raise ConfigError(f"{path} is not a JSON object.")
     return value
 

@@ -17,6 +17,7 @@ __all__ = [
     "dropouts",
     "embedding_dropout",
     "embedding_rows",
+    "heads_of",
     "holds",
     "named",
     "need",
@@ -194,6 +195,13 @@ def write_rope(position: Any) -> dict[str, Any]:
 
 
 # -- maps ------------------------------------------------------------------------------------------
+
+
+def heads_of(config: Any) -> tuple[int, int, int] | None:
+    """Returns (heads, key heads, head_dim), or None where another mixer has taken the place of
+    attention, so that its weights have none."""
+    attention = config.backbone.attention
+    return attention.shape(config.backbone.width) if attention.zoo_kind == "multihead" else None
 
 
 def embedding_rows(config: Any, table: str, head: str = "lm_head.weight") -> list[Rule]:
