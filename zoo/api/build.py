@@ -95,6 +95,8 @@ def load(
             device=device,
             copy=copy,
         )
+    if hasattr(model, "read_files"):  # a tokenizer's, beside the weights
+        model.read_files(path if Path(path).is_dir() else Path(path).parent)
     return model.eval()
 
 
@@ -134,6 +136,8 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / name, json.dumps(public.pop(name), indent=2) + "\n")
     write_text(folder / "config.json", json.dumps(public, indent=2) + "\n")
+    if hasattr(model, "write_files"):
+        model.write_files(folder)
     return folder
 
 

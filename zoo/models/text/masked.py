@@ -97,10 +97,3 @@ def first_token(x: Tensor, padding: Tensor | None) -> Tensor:  # b n d, b n -> b
     if padding is None:
         return x[:, 0]
     return x[torch.arange(len(x), device=x.device), padding.int().argmax(-1)]
-
-
-def first_token(x: Tensor, padding: Tensor | None) -> Tensor:  # b n d, b n -> b d
-    """Returns the first real token of each text, wherever the padding is."""
-    if padding is None:
-        return x[:, 0]
-    return x[torch.arange(len(x), device=x.device), padding.int().argmax(-1)]
