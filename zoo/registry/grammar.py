@@ -39,20 +39,20 @@ def parse_name(text: str, group: str = "model") -> Name:
             "A name is a non-empty string such as 'vit-digits', 'hf:org/repo' or 'dir:runs/7'."
         )
     text = text.strip()
-    if _PATH.match(text):
-        raise UnknownName(f"{text!r} looks like a path; a folder is named dir:{text}.")
     scheme, colon, rest = text.partition(":")
-    if not colon:
-        return _parse_node(text, group)
-    if scheme == "dir":
+    if colon and scheme == "dir":
         if not rest:
             raise UnknownName("'dir:' needs a folder after it, as in dir:runs/7.")
         return Name("dir", rest)
-    if scheme == "hf":
+    if colon and scheme == "hf":
         repo, at, revision = rest.partition("@")
         if not _REPO.fullmatch(repo) or (at and not _REVISION.fullmatch(revision)) or ".." in rest:
             raise UnknownName(f"{text!r} is not of the form hf:org/repo or hf:org/repo@revision.")
         return Name("hf", repo, revision=revision or None)
+    if _PATH.match(text):
+        raise UnknownName(f"{text!r} looks like a path; a folder is named dir:{text}.")
+    if not colon:
+        return _parse_node(text, group)
     raise UnknownName(
         f"{text!r} has the unknown scheme {scheme!r}.{hint(scheme, ['hf', 'dir'])} "
         "Use hf:org/repo or dir:path."
@@ -65,9 +65,9 @@ def _parse_node(text: str, group: str) -> Name:
     while stem not in files and stem not in old:
         # Names may hold dots (llama-3.2-1b), so the longest one that exists wins.
         stem, dot, _ = stem.rpartition(".")
-        if not dot:
-            return _parse_made_up(text, group)
         tag = text[len(stem) + 1 :]
+        if not dot or "/" in tag:
+            return _parse_made_up(text, group)
     return Name("", current_name(group, stem), tag)
 
 

@@ -8,38 +8,30 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.registry.yaml import parse_scalar
 
-__all__ = ["apply_overrides", "lay", "merge", "nest", "parse_override"]
+__all__ = ["apply_overrides", "merge", "nest", "parse_override"]
 
 
-def merge(base: Any, change: Any) -> Any:
+def merge(base: Any, change: Any, *, open_names: bool = False) -> Any:
     """Deep merge: mappings join key by key, anything else is replaced (the rule of OmegaConf).
 
     So `norm: rms` drops the keys of another norm, while `norm: {name: rms}` keeps those that were
-    given before.
+    given before. Only a kind in place of a name, or a name in place of a kind, starts afresh. With
+    `open_names`, a part of `base` that is written as a name opens for keys that come without one.
     """
-    if isinstance(base, Mapping) and isinstance(change, Mapping):
-        joined = dict(base)
-        for key, value in change.items():
-            joined[key] = merge(joined[key], value) if key in joined else value
-        return joined
+    if isinstance(change, Mapping):
+        if open_names and isinstance(base, str) and not {"name", "kind"} & change.keys():
+            base = {"name": base}
+        if isinstance(base, Mapping) and not _renames(base, change):
+            joined = dict(base)
+            for key, value in change.items():
+                given = key in joined
+                joined[key] = merge(joined[key], value, open_names=open_names) if given else value
+            return joined
     return change
 
 
-def lay(default: Any, given: Any) -> Any:
-    """Returns `given` laid over a schema's default: `merge`, but a default part that is written as
-    a name opens for keys that are given without one."""
-    if (
-        isinstance(default, str)
-        and isinstance(given, Mapping)
-        and not {"name", "kind"} & given.keys()
-    ):
-        default = {"name": default}
-    if isinstance(default, Mapping) and isinstance(given, Mapping):
-        joined = dict(default)
-        for key, value in given.items():
-            joined[key] = lay(joined[key], value) if key in joined else value
-        return joined
-    return given
+def _renames(base: Mapping, change: Mapping) -> bool:
+    return ("kind" in change and "name" in base) or ("name" in change and "kind" in base)
 
 
 def nest(path: Iterable[str], value: Any) -> Any:

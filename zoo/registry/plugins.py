@@ -9,7 +9,8 @@ The value is a package that holds any of
 * `conf/<group>/acme/*.yaml`: names; `acme/tiny` is the file `conf/model/acme/tiny.yaml`;
 * `**/schema.py`: torch-free schemas, whose kinds are called `acme/…`;
 * `plugin.py`: torch-free, with `names(group) -> iterable of names` and
-  `node(group, name) -> mapping or None`, for names that are not files;
+  `node(group, name) -> mapping or None` for names that are not files, and
+  `parameters(name) -> count or None` for models that need not be built to be counted;
 * `formats.py`: torch-free, with `FORMAT` or `FORMATS`, for weights in a layout of its own.
 
 Finding a plugin reads metadata and folder names and imports none of its code. What is wrong with
@@ -102,6 +103,11 @@ class Plugin:
             raise self.fail(f"its node {name!r} is no mapping but {type(node).__name__}.")
         return None if node is None else dict(node)
 
+    def parameters(self, name: str) -> int | None:
+        """Returns how many parameters the unchanged model of a name has, if the plugin knows
+        without building it; raises PluginError."""
+        return self._ask("parameters", name)
+
     def formats(self) -> ModuleType | None:
         """Returns the module that declares its weight formats, if it has one; raises
         PluginError."""
@@ -111,8 +117,11 @@ class Plugin:
         module = self._module("plugin")
         if module is None:
             return None
+        asked = getattr(module, function, None)
+        if asked is None:
+            return None
         try:
-            return getattr(module, function)(*arguments)
+            return asked(*arguments)
         except ZooError:
             raise  # it speaks to the user
         except Exception as error:
