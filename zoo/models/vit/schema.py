@@ -53,6 +53,9 @@ class VisionTransformerConfig(ModelConfig):
     # head
     classes: int = setting(1000, "outputs of the head; 0 for features only", low=0)
     labels: list[str] = setting([], "names of the classes")
+    label_set: Literal["imagenet-1k", "imagenet-12k", "imagenet-21k", "imagenet-22k"] | None = (
+        setting(None, "where the names of the classes are taken from when `labels` is empty")
+    )
 
     def check(self) -> None:
         if self.pool in ("class", "class-mean") and not self.class_token:

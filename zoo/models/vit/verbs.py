@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
+from zoo.models.vit.labels import class_names
 from zoo.nn.attention import Record
 from zoo.tokenizers.image import as_list
 
@@ -43,7 +44,7 @@ class ImageVerbs:
         such lists."""
         if not self.config.classes:
             raise ConfigError("This model has no classes; use embed, or create it with classes=N.")
-        labels = self.config.labels or [str(i) for i in range(self.config.classes)]
+        labels = class_names(self.config)
         pictures, several = as_list(images)
         found = []
         for pixels in self._batches(pictures, batch_size):
@@ -84,6 +85,20 @@ class ImageVerbs:
             maps.append(rows[..., self.config.prefix_tokens :].unflatten(-1, grid).float().cpu())
         found = torch.cat(maps)
         return found if several else found[0]
+
+    @torch.no_grad()
+    def patch_shape(self, layer: int | None = None) -> tuple[int, int]:
+        """Returns (tokens, width) of what `patch_tokens` gives for a picture of the configured
+        size: asked of the model itself, which may be on the meta device."""
+        parameter, config = next(self.parameters()), self.tokenizer.config
+        pixels = torch.zeros(1, config.channels, *config.image).to(parameter)
+        was_training = self.training
+        self.eval()
+        try:
+            _, tokens, width = self.patch_tokens(pixels, layer).shape
+        finally:
+            self.train(was_training)
+        return tokens, width
 
     def _batches(self, pictures: list[Any], size: int) -> Iterator[Tensor]:
         """Yields pixels on the model's device, and has the model in eval mode meanwhile."""

@@ -21,7 +21,7 @@ def read_preprocessor(content: Mapping[str, Any], image: list[int]) -> dict[str,
     Without one (empty `content`), pictures are squashed to the model's size, to values in -1..1.
     """
     if not content:
-        return {"resize": "squash", "crop_offset": "floor", "interpolation": "bilinear"}
+        return {"resize": "squash", "interpolation": "bilinear"}
     keys = Keys(content, PREPROCESSOR)
     keys.ignore(
         "image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb",
@@ -51,7 +51,7 @@ def read_preprocessor(content: Mapping[str, Any], image: list[int]) -> dict[str,
         "size": None if wanted == image else wanted,
         "resize": how,
         "crop": _crop_share(wanted, scaled),
-        "crop_offset": "floor",
+        "crop_offset": "floor" if crops else "round",
         "interpolation": interpolation,
         "mean": mean if normalised else [0.0] * len(mean),
         "std": std if normalised else [1.0] * len(std),
@@ -63,14 +63,19 @@ def _read_size(keys: Keys, key: str, default: list[int]) -> tuple[str, list[int]
     value = keys.take(key, None, int, dict, list)
     if value is None:
         return "squash", default
-    if isinstance(value, int):  # before 2022 a number meant the shortest edge where crops follow
-        crops = keys.content.get("do_center_crop") and key == "size"
-        return "shortest" if crops else "squash", [value, value]
+    if isinstance(value, int):  # how files of before 2022 write a size
+        return "shortest" if key == "size" and _shortest(keys.content) else "squash", [value] * 2
     if isinstance(value, dict) and set(value) == {"shortest_edge"}:
         return "shortest", [value["shortest_edge"]] * 2
     if isinstance(value, dict) and set(value) == {"height", "width"}:
         return "squash", [value["height"], value["width"]]
     raise ConfigError(f"{PREPROCESSOR}: {key!r} = {show(value)} is not implemented here.")
+
+
+def _shortest(content: Mapping[str, Any]) -> bool:
+    """Returns whether a bare number is the shortest edge: it was to these classes."""
+    said = content.get("image_processor_type") or content.get("feature_extractor_type") or ""
+    return not content.get("default_to_square", not said.startswith(("CLIP", "Bit")))
 
 
 def _crop_share(final: list[int], scaled: list[int]) -> float:

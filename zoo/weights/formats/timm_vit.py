@@ -310,6 +310,8 @@ def _changes(arguments: dict[str, Any], name: str) -> dict[str, Any] | None:
 def weight_map(config: Any) -> WeightMap:
     """Returns the table of timm's names; its layout of qkv is ours."""
     gated = config.backbone.feedforward.zoo_kind == "gated"
+    # timm stores CLIP's projection as a head with a bias of zeros; nodes that name such files know
+    head = "pool.projection." if config.projection and not config.classes else "head."
     layer, ours = "blocks.*.", "backbone.layers.*."
     rows = [
         Rename("cls_token", "prefix.class_token", Squeeze(0)),
@@ -337,7 +339,7 @@ def weight_map(config: Any) -> WeightMap:
         Rename("attn_pool.norm.", "pool.latent.norm."),
         Rename("attn_pool.mlp.fc1.", "pool.latent.feedforward.up."),
         Rename("attn_pool.mlp.fc2.", "pool.latent.feedforward.down."),
-        Rename("head.", "head."),
+        Rename("head.", head),
         Rename("head_dist.", "distillation_head."),
         Drop("pre_logits."),  # of old files; timm drops it too
     ]
