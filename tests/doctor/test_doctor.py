@@ -151,6 +151,18 @@ def test_little_room_is_worth_a_note(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def no_plugins(monkeypatch):
+    """Without the plugins that happen to be installed."""
+    from zoo.registry import forget
+
+    monkeypatch.setenv("ZOO_PLUGINS", "off")
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.fixture
 def more_names(monkeypatch, tmp_path):
     from zoo.registry import forget
 
@@ -180,7 +192,7 @@ def test_a_name_that_stands_twice_is_found(more_names):
     assert found.state == "broken" and "Two places provide norm 'rms'" in found.text
 
 
-def test_a_broken_plugin_is_found(monkeypatch):
+def test_a_broken_plugin_is_found(monkeypatch, no_plugins):
     module = sys.modules["zoo.registry.plugins"]  # zoo.registry.plugins is also a function
     plugin = module.Plugin("acme", "zoo_acme", "zoo-acme 0.1", error="SyntaxError: line 3")
     monkeypatch.setattr(module, "plugins", lambda: {"acme": plugin})

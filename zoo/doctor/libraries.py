@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
-from zoo.doctor.report import Finding
+from zoo.doctor.report import Finding, State
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -62,8 +62,8 @@ def _library(requirement: Requirement, extra: str | None = None) -> Finding:
     try:
         installed = version(name)
     except PackageNotFoundError:
-        state = "absent" if extra else "broken"
-        return Finding("libraries", label, state, "not installed", command)
+        missing: State = "absent" if extra else "broken"
+        return Finding("libraries", label, missing, "not installed", command)
     if not bounds.contains(installed, prereleases=True):
         text = f"{installed} is outside {bounds}"
         return Finding("libraries", label, "broken", text, f"pip install '{name}{bounds}'")

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["SECTIONS", "Finding", "examine"]
+__all__ = ["SECTIONS", "Finding", "State", "examine"]
 
 # Each is a module of this package with `look() -> Iterator[Finding]`; the report has this order.
 SECTIONS = ("system", "libraries", "accelerator", "hub", "names", "weights")
+
+
+State = Literal["ok", "absent", "broken", "note"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Finding:
 
     section: str
     name: str
-    state: Literal["ok", "absent", "broken", "note"]
+    state: State
     text: str
     advice: str = ""  # what to do about it, when something can be done
 

@@ -18,7 +18,7 @@ def shipped_models() -> dict[str, str]:
     for name, places in sorted(index("model").items()):
         if any(root in file.parents for _, file in places):
             tags = read_mapping("model", name).get("weights") or {}
-            folder = next(iter(tags.values()), {}).get("folder")
-            if folder:
-                found[name] = folder
+            first = next(iter(tags.values()), None) or {}
+            if first.get("folder"):
+                found[name] = first["folder"]
     return found
