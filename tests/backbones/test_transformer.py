@@ -63,6 +63,20 @@ def parallel_two(layer, x):
     return x + attended + layer.feedforward(layer.feedforward_norm(x))
 
 
+def parallel_post(layer, x):
+    return layer.attention_norm(x + layer.attention(x, CAUSAL) + layer.feedforward(x))
+
+
+def parallel_both(layer, x):
+    y = layer.attention_norm(x)
+    attended = layer.attention_post_norm(layer.attention(y, CAUSAL))
+    return x + attended + layer.feedforward_post_norm(layer.feedforward(y))
+
+
+def parallel_none(layer, x):
+    return x + layer.attention(x, CAUSAL) + layer.feedforward(x)
+
+
 def turned_round(layer, x):
     x = x + layer.feedforward(layer.feedforward_norm(x))
     return x + layer.attention(layer.attention_norm(x), CAUSAL)
@@ -81,6 +95,9 @@ BLOCKS = {
     "none": (none, {"placement": "none"}),
     "parallel, one norm": (parallel_one, {"parallel": True}),
     "parallel, two norms": (parallel_two, {"parallel": True, "parallel_norms": 2}),
+    "parallel, post": (parallel_post, {"parallel": True, "placement": "post"}),
+    "parallel, both": (parallel_both, {"parallel": True, "placement": "both"}),
+    "parallel, none": (parallel_none, {"parallel": True, "placement": "none"}),
     "order": (turned_round, {"order": ["feedforward", "attention"]}),
     "layer scale": (scaled, {"layer_scale": 0.1}),
 }
@@ -343,6 +360,10 @@ def test_the_seed_decides_the_weights():
         ({"position": "learned"}, r"position 'learned' needs a length"),
         ({"placement": "middle"}, r"must be one of pre, post, both, none"),
         ({"dropout": 1.5}, r"dropout: must be at most 1"),
+        (
+            {"parallel": True, "parallel_norms": 2, "placement": "post"},
+            r"parallel_norms: two norms .* not post",
+        ),
         ({"order": ["attention", "mlp"]}, r"order"),
     ],
 )

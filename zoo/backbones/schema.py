@@ -87,6 +87,11 @@ class TransformerConfig:
         return resolve("backbone", plain, f"layers.{index % len(self.layers)}")
 
     def check(self) -> None:
+        if self.parallel and self.parallel_norms == 2 and self.placement in ("post", "none"):
+            raise ConfigError(
+                "parallel_norms: two norms stand before the branches, so placement is pre or both, "
+                f"not {self.placement}."
+            )
         heads = getattr(self.attention, "heads", None)
         if heads and getattr(self.attention, "head_dim", None) is None and self.width % heads:
             raise ConfigError(

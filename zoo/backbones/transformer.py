@@ -198,10 +198,13 @@ class Block(nn.Module):
     def _forward_parallel(self, x: Tensor, context: Context) -> Tensor:
         total, normed = x, x
         for name in self.order:
-            if hasattr(self, f"{name}_norm"):
+            if self.placement in ("pre", "both") and hasattr(self, f"{name}_norm"):
                 normed = getattr(self, f"{name}_norm")(x)
-            total = total + self._dropped(self._branch(name, normed, context))
-        return total
+            y = self._branch(name, normed, context)
+            if self.placement == "both":
+                y = getattr(self, f"{name}_post_norm")(y)
+            total = total + self._dropped(y)
+        return getattr(self, f"{self.order[0]}_norm")(total) if self.placement == "post" else total
 
     def _branch(self, name: str, x: Tensor, context: Context) -> Tensor:
         y = getattr(self, name)(x) if name == "feedforward" else getattr(self, name)(x, context)

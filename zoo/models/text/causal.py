@@ -36,7 +36,7 @@ class CausalLM(nn.Module, CausalVerbs):
     def forward(
         self,
         tokens: Tensor | None,  # b n
-        mask: Tensor | Mask | None = None,  # b k, 1 for real tokens
+        mask: Tensor | Mask | None = None,  # b k, 1 for real tokens; or b|1 1 n k, and causal
         *,
         prefix: Tensor | None = None,  # b, lengths that are seen in both directions (prefix-LM)
         cache: Cache | None = None,

@@ -10,6 +10,7 @@ from zoo.weights.formats._text import (
     checked,
     dropouts,
     embedding_rows,
+    heads_of,
     holds,
     named,
     need,
@@ -81,15 +82,15 @@ def write_config(config: Any) -> dict[str, Any]:
 def weight_map(config: Any) -> WeightMap:
     """Returns the map of the tensors."""
     theirs, ours = "transformer.h.*.", "backbone.layers.*."
-    heads, _, head_dim = config.backbone.attention.shape(config.backbone.width)
-    by_head = FromHeadGroups(heads, head_dim)
+    shape = heads_of(config)
+    qkv = [f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv."]
     return WeightMap(
         [
             *embedding_rows(config, "transformer.word_embeddings.weight"),
             Rename("transformer.word_embeddings_layernorm.", "backbone.embedding_norm."),
             Rename(f"{theirs}input_layernorm.", f"{ours}attention_norm."),
             Rename(f"{theirs}post_attention_layernorm.", f"{ours}feedforward_norm."),
-            Rename(f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv.", by_head),
+            *([Rename(*qkv, FromHeadGroups(shape[0], shape[2]))] if shape else []),
             Rename(f"{theirs}self_attention.dense.", f"{ours}attention.out."),
             Rename(f"{theirs}mlp.dense_h_to_4h.", f"{ours}feedforward.up."),
             Rename(f"{theirs}mlp.dense_4h_to_h.", f"{ours}feedforward.down."),

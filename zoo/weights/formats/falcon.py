@@ -17,6 +17,7 @@ from zoo.weights.formats._text import (
     checked,
     dropouts,
     embedding_rows,
+    heads_of,
     holds,
     named,
     need,
@@ -146,10 +147,14 @@ def weight_map(config: Any) -> WeightMap:
     """Returns the map of the tensors."""
     backbone = config.backbone
     theirs, ours = "transformer.h.*.", "backbone.layers.*."
-    heads, kv_heads, head_dim = backbone.attention.shape(backbone.width)
-    grouped = _grouped(backbone)
-    plain = kv_heads == 1 and not grouped
-    by_head = [] if plain else [FromHeadGroups(heads, head_dim, kv_heads)]
+    shape = heads_of(config)
+    qkv = [f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv."]
+    rows = []
+    if shape is not None:
+        heads, kv_heads, head_dim = shape
+        plain = kv_heads == 1 and not _grouped(backbone)
+        by_head = [] if plain else [FromHeadGroups(heads, head_dim, kv_heads)]
+        rows.append(Rename(*qkv, *by_head))
     two_norms = backbone.parallel and backbone.parallel_norms == 2
     norms = {"ln_attn.": "attention_norm.", "ln_mlp.": "feedforward_norm."}
     if not two_norms:
@@ -160,7 +165,7 @@ def weight_map(config: Any) -> WeightMap:
         [
             *embedding_rows(config, "transformer.word_embeddings.weight"),
             *(Rename(theirs + a, ours + b) for a, b in norms.items()),
-            Rename(f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv.", *by_head),
+            *rows,
             Rename(f"{theirs}self_attention.dense.", f"{ours}attention.out."),
             Rename(f"{theirs}mlp.dense_h_to_4h.", f"{ours}feedforward.up."),
             Rename(f"{theirs}mlp.dense_4h_to_h.", f"{ours}feedforward.down."),

@@ -14,6 +14,7 @@ from zoo.weights.formats._text import (
     dropouts,
     embedding_dropout,
     embedding_rows,
+    heads_of,
     holds,
     named,
     need,
@@ -104,8 +105,8 @@ def write_config(config: Any) -> dict[str, Any]:
 def weight_map(config: Any) -> WeightMap:
     """Returns the map of the tensors."""
     theirs, ours = "transformer.h.*.", "backbone.layers.*."
-    heads, kv_heads, head_dim = config.backbone.attention.shape(config.backbone.width)
-    by_head = [] if kv_heads == 1 else [FromHeadGroups(heads, head_dim)]
+    shape = heads_of(config)
+    by_head = [FromHeadGroups(shape[0], shape[2])] if shape and shape[1] != 1 else []
     return WeightMap(
         [
             *embedding_rows(config, "transformer.wte.weight"),

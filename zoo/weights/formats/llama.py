@@ -19,6 +19,7 @@ from zoo.weights.formats import Format
 from zoo.weights.formats._text import (
     checked,
     embedding_rows,
+    heads_of,
     holds,
     need,
     read_rope,
@@ -161,7 +162,7 @@ def write_config(config: Any) -> dict[str, Any]:
 def weight_map(config: Any) -> WeightMap:
     """Returns the map of the tensors."""
     theirs, ours = "model.layers.*.", "backbone.layers.*."
-    attention, feedforward = config.backbone.attention, config.backbone.feedforward
+    backbone, sizes = config.backbone, _sizes(config)
     rows: list[Rule] = [
         *embedding_rows(config, "model.embed_tokens.weight"),
         Rename(f"{theirs}input_layernorm.", f"{ours}attention_norm."),
@@ -171,21 +172,25 @@ def weight_map(config: Any) -> WeightMap:
         Rename("model.norm.", "backbone.final_norm."),
         Drop(f"{theirs}self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
     ]
-    for end in ["weight", "bias"] if attention.qkv_bias else ["weight"]:
-        parts = [f"{theirs}self_attn.{part}_proj.{end}" for part in "qkv"]
-        rows.append(Fuse(parts, f"{ours}attention.qkv.{end}", sizes=_sizes(config)))
-    for end in ["weight", "bias"] if feedforward.bias else ["weight"]:
+    if sizes is not None:
+        for end in ["weight", "bias"] if backbone.attention.qkv_bias else ["weight"]:
+            parts = [f"{theirs}self_attn.{part}_proj.{end}" for part in "qkv"]
+            rows.append(Fuse(parts, f"{ours}attention.qkv.{end}", sizes=sizes))
+    for end in ["weight", "bias"] if backbone.feedforward.bias else ["weight"]:
         parts = [f"{theirs}mlp.{part}_proj.{end}" for part in ("gate", "up")]
         rows.append(Fuse(parts, f"{ours}feedforward.gate_up.{end}"))
-    if attention.qk_norm is not None:
+    if sizes is not None and backbone.attention.qk_norm is not None:
         rows.append(Rename(f"{theirs}self_attn.q_norm.", f"{ours}attention.q_norm."))
         rows.append(Rename(f"{theirs}self_attn.k_norm.", f"{ours}attention.k_norm."))
     return WeightMap(rows, prefixes=["model."])
 
 
-def _sizes(config: Any) -> list[int]:
-    """Returns the rows of queries, keys and values in the fused projection."""
-    heads, kv_heads, head_dim = config.backbone.attention.shape(config.backbone.width)
+def _sizes(config: Any) -> list[int] | None:
+    """Returns the rows of queries, keys and values in the fused projection, if there is one."""
+    shape = heads_of(config)
+    if shape is None:
+        return None
+    heads, kv_heads, head_dim = shape
     return [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
 
 
