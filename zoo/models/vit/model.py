@@ -57,9 +57,8 @@ class VisionTransformer(nn.Module, ImageVerbs):
         record: Record | None = None,
     ) -> ImageOutput:
         """Raises DataError for pictures that do not divide into patches."""
-        grid = self.tokenizer.grid_for(*pixels.shape[2:])
         x = self.prefix(self.tokenizer(pixels), masked)
-        x = self.backbone(x, grid=grid, record=record)
+        x = self.backbone(x, grid=self.tokenizer.grid_for(*pixels.shape[2:]), record=record)
         pooled = self.pool(x)
         if not self.config.classes:
             return ImageOutput(None, x, pooled)
