@@ -36,7 +36,9 @@ def test_list_on_a_terminal(zoo_command, monkeypatch):
     for module in (output, list_command):
         monkeypatch.setattr(module, "is_terminal", lambda stream=None: True)
     _, out, _ = zoo_command("list", "vit-b*")
-    assert "86.6 M" in out and "ViT-B/16" in out
+    tags = [*zoo.config("vit-base-16").weights]
+    assert "86.6 M" in out and "ViT-B/16" in out and f"{tags[0][:9]}" in out
+    assert list_command._tags(["a", "b", "c"]) == "a +2" and list_command._tags([]) == ""
     _, out, _ = zoo_command("list", "norm")
     assert "kind" in out and "rms" in out
 

@@ -9,6 +9,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import zoo
 from zoo.cli.output import add_json, print_json
@@ -30,10 +31,25 @@ def run(args: argparse.Namespace) -> None:
     group, name, overrides = "model", args.name, args.overrides
     if name in GROUPS and overrides and "=" not in overrides[0]:
         group, name, overrides = name, overrides[0], overrides[1:]
-    mapping = to_mapping(zoo.config(name, *overrides, group=group))
+    if group == "experiment":
+        mapping = _experiment([f"experiment={name}", *overrides])
+    elif name.startswith("experiment="):
+        mapping = _experiment([name, *overrides])
+    else:
+        mapping = to_mapping(zoo.config(name, *overrides, group=group))
     if args.json:
         print_json(mapping)
         return
     import yaml
 
     print(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True), end="")
+
+
+def _experiment(words: list[str]) -> dict[str, Any]:
+    """Returns all of what `zoo train` would run; Hydra reads it, being a composition."""
+    from zoo.cli.train import _run_app
+    from zoo.training.compose import typed
+
+    found: list[dict[str, Any]] = []
+    _run_app("train", words, lambda cfg: found.append(to_mapping(typed(cfg))))
+    return found[0]

@@ -46,10 +46,7 @@ def run(args: argparse.Namespace) -> None:
     elif group == "model":
         print_table(
             ["model", "parameters", "weights", "what it is"],
-            [
-                [r["name"], _short(r["parameters"]), " ".join(r["weights"]), r["title"]]
-                for r in rows
-            ],
+            [[r["name"], _short(r["parameters"]), _tags(r["weights"]), r["title"]] for r in rows],
             right=["parameters"],
             caption=f"{len(rows)} models · zoo info NAME · other groups: zoo list --groups",
         )
@@ -89,6 +86,12 @@ def _describe(group: str, name: str) -> dict[str, Any]:
 
 
 _MODEL_KEYS: dict[str, Any] = {"title": "broken: see zoo info", "parameters": None, "weights": []}
+
+
+def _tags(tags: list[str]) -> str:
+    """Returns the default tag and how many others there are."""
+    others = f" +{len(tags) - 1}" if len(tags) > 1 else ""
+    return f"{tags[0]}{others}" if tags else ""
 
 
 def _short(count: int | None) -> str:
