@@ -64,6 +64,8 @@ def conf(tmp_path, monkeypatch):
 def plugin(tmp_path, monkeypatch):
     """plugin("acme", {"schema.py": ...}) puts a distribution with one package on sys.path."""
 
+    added: list[str] = []
+
     def add(
         name: str = "acme",
         files: dict[str, str] | None = None,
@@ -89,7 +91,8 @@ def plugin(tmp_path, monkeypatch):
             },
         )
         monkeypatch.syspath_prepend(str(site))
-        monkeypatch.delenv("ZOO_PLUGINS", raising=False)
+        added.append(name)
+        monkeypatch.setenv("ZOO_PLUGINS", ",".join(added))
         forget()
         return site / package.replace(".", "/")
 

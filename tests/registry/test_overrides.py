@@ -3,7 +3,7 @@
 import pytest
 
 from zoo.errors import ConfigError
-from zoo.registry.overrides import apply_overrides, merge, parse_override
+from zoo.registry.overrides import apply_overrides, lay, merge, parse_override
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,17 @@ def test_a_part_written_as_a_name_opens_for_its_keys():
     }
 
 
-def test_a_name_opens_in_a_schema_but_not_in_a_node():
-    base, change = {"norm": "rms"}, {"norm": {"eps": 1}}
-    assert merge(base, change, open_names=True) == {"norm": {"name": "rms", "eps": 1}}
-    assert merge(base, change) == change  # as OmegaConf does
-    other = {"norm": {"kind": "layer"}}
-    assert merge(base, other, open_names=True) == other
+def test_a_default_gives_way():
+    base = {"norm": "rms", "other": {"name": "layer", "eps": 1}}
+    assert lay(base, {"norm": {"eps": 1}})["norm"] == {"name": "rms", "eps": 1}
+    assert merge(base, {"norm": {"eps": 1}})["norm"] == {"eps": 1}  # as OmegaConf does
+    assert lay(base, {"norm": {"kind": "layer"}})["norm"] == {"kind": "layer"}
+    assert lay(base, {"other": {"eps": 2}})["other"] == {"name": "layer", "eps": 2}
+    assert lay(base, {"other": {"name": "layer", "bias": 0}})["other"] == {
+        "name": "layer", "eps": 1, "bias": 0,
+    }  # fmt: skip
+    assert lay(base, {"other": {"name": "rms"}})["other"] == {"name": "rms"}
+    assert lay(base, {"other": "rms"})["other"] == "rms"
 
 
 def test_items_of_lists():

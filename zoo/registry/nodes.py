@@ -200,27 +200,25 @@ def read_tagged(group: str, name: str | Name) -> dict[str, Any]:
             f"{parsed.scheme}:{parsed.name} is not a name in conf/; zoo.load reads it, "
             "zoo.info describes it."
         )
-    mapping = read_mapping(group, parsed.name)
+    mapping, tag = read_mapping(group, parsed.name), parsed.tag
     tags = mapping.get("weights") or {}
-    if not isinstance(tags, Mapping):
-        return mapping  # its schema will refuse that
-    tag = next(iter(tags), None) if parsed.tag is None else parsed.tag
-    if tag is None:
-        return mapping
-    if tag not in tags:
+    if tag is not None and tag not in tags:
         if group != "model":
             raise UnknownName(_unknown(group, f"{parsed.name}.{tag}"))
         known = f"Tags: {', '.join(tags)}." if tags else "It has none; zoo.create gives new ones."
         raise UnknownName(f"{parsed.name!r} has no weights {tag!r}.{hint(tag, tags, known)}")
-    return apply_overrides(mapping, (tags[tag] or {}).get("set") or {})
+    return with_required(mapping, tag)
 
 
 def with_required(mapping: Mapping[str, Any], tag: str | None = None) -> dict[str, Any]:
     """Returns a model's mapping with the keys that weights require: those of `tag`, or of the first
     when it is none of the tags."""
-    tags = mapping.get("weights") or {}
-    chosen = tag if tag in tags else next(iter(tags), None)
-    return apply_overrides(mapping, (tags[chosen] or {}).get("set") or {} if chosen else {})
+    tags = mapping.get("weights")
+    if not isinstance(tags, Mapping):
+        return dict(mapping)  # none, or what the schema will refuse
+    weights = tags[tag] if tag in tags else next(iter(tags.values()), None)
+    required = weights.get("set") if isinstance(weights, Mapping) else None
+    return apply_overrides(mapping, required if isinstance(required, Mapping) else {})
 
 
 def read_node(group: str, name: str, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Any:

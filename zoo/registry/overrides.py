@@ -8,29 +8,41 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.registry.yaml import parse_scalar
 
-__all__ = ["apply_overrides", "merge", "nest", "parse_override"]
+__all__ = ["apply_overrides", "lay", "merge", "nest", "parse_override"]
 
 
-def merge(base: Any, change: Any, *, open_names: bool = False) -> Any:
+def merge(base: Any, change: Any) -> Any:
     """Deep merge: mappings join key by key, anything else is replaced (the rule of OmegaConf).
 
     So `norm: rms` drops the keys of another norm, while `norm: {name: rms}` keeps those that were
-    given before. Only a kind in place of a name, or a name in place of a kind, starts afresh. With
-    `open_names`, a part of `base` that is written as a name opens for keys that come without one.
+    given before. Only a kind in place of a name, or a name in place of a kind, starts afresh.
     """
-    if isinstance(change, Mapping):
-        if open_names and isinstance(base, str) and not {"name", "kind"} & change.keys():
-            base = {"name": base}
-        if isinstance(base, Mapping) and not _renames(base, change):
-            joined = dict(base)
-            for key, value in change.items():
-                given = key in joined
-                joined[key] = merge(joined[key], value, open_names=open_names) if given else value
-            return joined
+    if isinstance(base, Mapping) and isinstance(change, Mapping) and not _crossed(base, change):
+        joined = dict(base)
+        for key, value in change.items():
+            joined[key] = merge(joined[key], value) if key in joined else value
+        return joined
     return change
 
 
-def _renames(base: Mapping, change: Mapping) -> bool:
+def lay(default: Any, given: Any) -> Any:
+    """Lays what was given over a default that nobody wrote: as `merge`, but a part that the default
+    names opens for keys without a name, and gives way with its keys to a part of another name."""
+    if not isinstance(given, Mapping):
+        return given
+    if isinstance(default, str) and not {"name", "kind"} & given.keys():
+        default = {"name": default}
+    if not isinstance(default, Mapping) or _crossed(default, given):
+        return given
+    if default.get("name") != given.get("name", default.get("name")):
+        return given
+    joined = dict(default)
+    for key, value in given.items():
+        joined[key] = lay(joined[key], value) if key in joined else value
+    return joined
+
+
+def _crossed(base: Mapping, change: Mapping) -> bool:
     return ("kind" in change and "name" in base) or ("name" in change and "kind" in base)
 
 

@@ -27,7 +27,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -185,14 +184,14 @@ def forget_plugins() -> None:
 def _locate(plugin: Plugin) -> None:
     """Finds the package's folder and looks at the names below conf/, without an import."""
     if not NAMESPACE.fullmatch(plugin.name) or plugin.name in RESERVED:
-        plugin.error = f"{plugin.name!r} is no namespace: take a lower-case word but {RESERVED}."
+        taken = " or ".join(RESERVED)
+        plugin.error = f"{plugin.name!r} is no namespace: take a lower-case word, not {taken}."
         return
     try:
-        spec = _find_spec(plugin.package)
-        if spec is None or not spec.submodule_search_locations:
+        plugin.location = _find_package(plugin.package)
+        if plugin.location is None:
             plugin.error = f"there is no package {plugin.package!r}; install it again."
             return
-        plugin.location = Path(next(iter(spec.submodule_search_locations)))
         outside = _outside(plugin.location / "conf", plugin.name)
     except Exception as error:  # whatever is wrong here must not take other names with it
         plugin.error = f"{type(error).__name__}: {error}"
@@ -204,19 +203,15 @@ def _locate(plugin: Plugin) -> None:
         )
 
 
-def _find_spec(package: str) -> ModuleSpec | None:
-    """Finds a package, dotted or not, without importing its parents as importlib.util would."""
-    path: list[str] | None = None
-    spec = None
-    parts = package.split(".")
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
-        spec = next((found for found in specs if found is not None), None)
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        path = list(spec.submodule_search_locations)
-    return spec
+def _find_package(package: str) -> Path | None:
+    """Returns the folder of a package, dotted or not, without importing its parents as
+    importlib.util.find_spec would."""
+    top, *inner = package.split(".")
+    spec = importlib.util.find_spec(top)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if Path(folder, *inner).is_dir():
+            return Path(folder, *inner)
+    return None
 
 
 def _outside(conf: Path, namespace: str) -> Path | None:

@@ -46,14 +46,14 @@ class Report:
 
 def report(plugin: Plugin) -> Report:
     """Returns what a plugin is, after importing and checking all of it that is torch-free."""
-    problems: list[str] = []
+    problems = [plugin.error] if plugin.error else []
 
     def attempt(function: Callable, *arguments: Any) -> Any:
-        if plugin.error is None:  # of what is broken as a whole, one problem is enough
+        if plugin.error is None:  # what is broken as a whole is not asked any further
             try:
                 return function(*arguments)
             except ZooError as error:
-                problems.append(str(error))
+                problems.append(plugin.error or str(error))
             except Exception as error:
                 problems.append(f"{type(error).__name__}: {error}")
         return None
@@ -75,7 +75,7 @@ def report(plugin: Plugin) -> Report:
         distribution=plugin.distribution,
         package=plugin.package,
         location=str(plugin.location) if plugin.location else None,
-        problems=(plugin.error,) if plugin.error else tuple(dict.fromkeys(problems)),
+        problems=tuple(dict.fromkeys(problems)),
         names={group: tuple(sorted(found)) for group, found in names.items() if found},
         kinds={g: tuple(k for h, k in kinds if h == g) for g in GROUPS if g in dict(kinds)},
         formats=tuple(sorted(chosen.name for chosen in formats)),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.errors import ConfigError, UnknownName
-from zoo.registry.overrides import merge
+from zoo.registry.overrides import lay
 from zoo.registry.schema import KINDS, type_hints
 from zoo.registry.suggest import nearest
 from zoo.registry.values import check_range, check_type, in_words, is_optional, show
@@ -60,8 +60,7 @@ def _named(group: str, value: Mapping, path: str, stored: bool) -> dict[str, Any
         node = read_tagged(group, name)
     except UnknownName as error:
         raise UnknownName(f"{path}: {error}" if path else str(error)) from None
-    keys = {key: item for key, item in value.items() if key != "name"}
-    return merge(node, keys, open_names=True)
+    return lay(node, {key: item for key, item in value.items() if key != "name"})
 
 
 def resolve_mapping(group: str, value: Mapping, path: str = "", *, stored: bool = False) -> Any:
@@ -140,8 +139,7 @@ def _value(
             return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path}: expected a mapping of keys, got {show(value)}.")
-        value = merge(metadata["default"], value, open_names=True)
-        return validate(metadata["schema"], value, path, stored=stored)
+        return validate(metadata["schema"], lay(metadata["default"], value), path, stored=stored)
     value = check_type(annotation, value, path)
     check_range(metadata, value, path)
     return value
@@ -175,7 +173,7 @@ def _one(group: str, default: Any, base: Any, value: Any, path: str, stored: boo
         if isinstance(value, Mapping) and not stored and not {"name", "kind"} & value.keys():
             if default in (None, "none"):
                 raise ConfigError(f"{path}: this {group} is null; say which one by 'name'.")
-            value = merge(default, value, open_names=True)
+            value = lay(default, value)
         value = resolve(group, value, path, stored=stored)
     if dataclasses.is_dataclass(base) and not isinstance(value, base):
         fitting = sorted(k for (g, k), s in KINDS.items() if g == group and issubclass(s, base))
