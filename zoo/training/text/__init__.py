@@ -1,0 +1,1 @@
+"""Objectives of text: what language models of every family are trained for."""
