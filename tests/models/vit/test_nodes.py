@@ -13,6 +13,7 @@ import transformers as hf
 from timm.models import get_pretrained_cfg
 
 import zoo
+from tests.weights.formats.vision import EXACT, deviation, pictures, randomise
 from zoo.models.base import build_empty
 from zoo.models.vit.labels import class_names
 from zoo.registry import resolve, to_mapping
@@ -23,8 +24,9 @@ from zoo.weights.formats.keys import differences
 NODES = [n for n in zoo.list("model") if "/" not in n and zoo.config(n).zoo_kind == "vit"]
 TAGS = [(node, tag) for node in NODES for tag in zoo.config(node).weights]
 OF_TIMM = [(n, t) for n, t in TAGS if zoo.config(n).weights[t].format == "timm-vit"]
-OF_TRANSFORMERS = [pair for pair in TAGS if pair not in OF_TIMM]
-SHIPPED = "vit-digits"  # weights of our own
+OF_TRANSFORMERS = [
+    (n, t) for n, t in TAGS if zoo.config(n).weights[t].format.startswith("transformers-")
+]
 
 # what a config need not agree in: how new weights start, names of classes
 FREE = ("weights", "card", "labels", "label_set", "backbone.layer_scale", "backbone.init_std")
@@ -80,20 +82,17 @@ def _timm_parameters(architecture: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("node", [node for node in NODES if node != SHIPPED])
-def test_names_and_shapes_are_timms_at_true_size(node) -> None:
-    for pair in OF_TIMM:
-        if pair[0] == node:
-            config, weights = tagged(*pair)
-            cfg = get_pretrained_cfg(timm_name(weights.repo))
-            theirs = _timm_parameters(f"{cfg.architecture}.{cfg.tag}")
-            model = build_empty(config)
-            expected = {}
-            weight_map = formats()["timm-vit"].weight_map(config)
-            for name, parameter in model.named_parameters():
-                (public,) = weight_map.origin(name)
-                expected[public] = parameter.numel()
-            assert expected == {name: torch.Size(s).numel() for name, s in theirs.items()}
+@pytest.mark.parametrize(("node", "tag"), OF_TIMM)
+def test_names_and_shapes_are_timms_at_true_size(node, tag) -> None:
+    config, weights = tagged(node, tag)
+    cfg = get_pretrained_cfg(timm_name(weights.repo))
+    theirs = _timm_parameters(f"{cfg.architecture}.{cfg.tag}")
+    weight_map = formats()["timm-vit"].weight_map(config)
+    ours = {}
+    for name, parameter in build_empty(config).named_parameters():
+        (public,) = weight_map.origin(name)
+        ours[public] = parameter.numel()
+    assert ours == {name: torch.Size(shape).numel() for name, shape in theirs.items()}
 
 
 def _of_transformers(config, weights):
@@ -107,8 +106,6 @@ def _of_transformers(config, weights):
 
 @pytest.mark.parametrize(("node", "tag"), OF_TRANSFORMERS)
 def test_parameters_are_those_of_transformers_at_true_size(node, tag) -> None:
-    if node == SHIPPED:
-        pytest.skip("weights of our own")
     config, weights = tagged(node, tag)
     theirs = sum(p.numel() for p in _of_transformers(config, weights).parameters())
     assert sum(p.numel() for p in build_empty(config).parameters()) == theirs
@@ -224,3 +221,119 @@ def test_a_tag_chooses_size_and_head() -> None:
     assert google.backbone.norm.eps == 1e-12 and not google.backbone.position[0].antialias
     assert google.tokenizer.resize == "squash"
     assert zoo.config("vit-base-16").backbone.norm.eps == 1e-6
+
+
+# -- loading a tag ---------------------------------------------------------------------------------
+
+TINY = ("backbone.depth=2", "backbone.width=24", "backbone.attention.heads=2")
+TIMM_TINY = {"depth": 2, "embed_dim": 24, "num_heads": 2}
+
+
+@pytest.fixture
+def repositories(monkeypatch, tmp_path):
+    """Folders that stand for hub repositories, by name."""
+    import zoo.hub.client as client
+
+    def pull(repo, revision=None, **options):
+        assert revision is None
+        return tmp_path / repo
+
+    monkeypatch.setattr(client, "pull", pull)
+    return tmp_path
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "repo", "more"),
+    [
+        ("vit-tiny-16", "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", {}),
+        ("deit-tiny-distilled-16.fb_in1k", "timm/deit_tiny_distilled_patch16_224.fb_in1k", {}),
+        ("dinov2-small-14-reg", "timm/vit_small_patch14_reg4_dinov2.lvd142m", {"img_size": 518}),
+        ("siglip-base-16.webli", "timm/vit_base_patch16_siglip_224.webli", {}),
+        ("clip-vit-base-32", "timm/vit_base_patch32_clip_224.openai", {"num_classes": 512}),
+    ],
+)
+def test_a_tag_of_timm_loads(name, repo, more, repositories) -> None:
+    """The layout of each family's file, at a size that a test can afford."""
+    from safetensors.torch import save_file
+
+    architecture = timm_name(repo).removeprefix("timm/").partition(".")[0]
+    theirs = randomise(timm.create_model(architecture, **TIMM_TINY, **more))
+    (repositories / repo).mkdir(parents=True)
+    save_file(theirs.state_dict(), repositories / repo / "model.safetensors")
+    hidden = theirs.blocks[0].mlp.fc2.in_features
+    ours = zoo.load(name, *TINY, f"backbone.feedforward.hidden={hidden}")
+    pixels = pictures(3, *ours.config.tokenizer.image, count=1)
+    out = ours(pixels)
+    answer = theirs(pixels)
+    assert deviation(out.pooled if out.logits is None else out.logits, answer) <= EXACT
+
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+MLP = {**SMALL, "intermediate_size": 36}
+TEXT = {**MLP, "vocab_size": 30, "max_position_embeddings": 8}
+CLIP = {**MLP, "image_size": 224, "patch_size": 14}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "make", "hidden"),
+    [
+        (
+            "vit-base-16.google",
+            lambda: hf.ViTForImageClassification(hf.ViTConfig(**MLP, num_labels=1000)),
+            36,
+        ),
+        (
+            "vit-base-16.google_in21k",
+            lambda: hf.ViTModel(hf.ViTConfig(**MLP, pooler_output_size=768)),
+            36,
+        ),
+        (
+            "deit-base-distilled-16.facebook",
+            lambda: hf.DeiTForImageClassificationWithTeacher(hf.DeiTConfig(**MLP, num_labels=1000)),
+            36,
+        ),
+        (
+            "dinov2-small-14.facebook",
+            lambda: hf.Dinov2Model(hf.Dinov2Config(**SMALL, mlp_ratio=2, image_size=518)),
+            48,
+        ),
+        (
+            "dinov2-small-14-reg.facebook_in1k",
+            lambda: hf.Dinov2WithRegistersForImageClassification(
+                hf.Dinov2WithRegistersConfig(
+                    **SMALL, mlp_ratio=2, image_size=518, patch_size=14, num_labels=1000
+                )
+            ),
+            48,
+        ),
+        (
+            "siglip-base-16.google",
+            lambda: hf.SiglipModel(hf.SiglipConfig(vision_config=MLP, text_config=TEXT)),
+            36,
+        ),
+        (
+            "clip-vit-large-14",
+            lambda: hf.CLIPModel(
+                hf.CLIPConfig(vision_config=CLIP, text_config=TEXT, projection_dim=768)
+            ),
+            36,
+        ),
+    ],
+)
+def test_a_tag_of_transformers_loads(name, make, hidden, repositories) -> None:
+    """As their repositories hold them: towers of two-tower files among them."""
+    theirs = randomise(make())
+    config = zoo.config(name)
+    repo = config.weights[name.partition(".")[2] or next(iter(config.weights))].repo
+    theirs.save_pretrained(repositories / repo)
+    ours = zoo.load(name, *TINY, f"backbone.feedforward.hidden={hidden}")
+    pixels = pictures(3, *ours.config.tokenizer.image, count=1)
+    out = ours(pixels)
+    if hasattr(theirs, "get_image_features"):
+        answer = theirs.get_image_features(pixels).pooler_output
+    else:
+        answer = theirs(pixels)
+        answer = answer.pooler_output if out.logits is None else answer.logits
+    assert deviation(out.pooled if out.logits is None else out.logits, answer) <= EXACT
