@@ -183,9 +183,12 @@ def test_equal_and_back(name, tmp_path) -> None:
     theirs = stored(tmp_path / "theirs", make)
     ours = zoo.load(f"dir:{tmp_path / 'theirs'}")
     pixels = pictures(ours.config.tokenizer.channels, *ours.config.tokenizer.image)
-    answer = run(theirs, pixels)
-    for key, pair in compared(run(ours, pixels), answer).items():
+    found, answer = run(ours, pixels), run(theirs, pixels)
+    for key, pair in compared(found, answer).items():
         assert deviation(*pair) <= EXACT, key
+    if found.logits is not None:
+        encoded = run(theirs.base_model, pixels).last_hidden_state
+        assert deviation(found.hidden, encoded) <= EXACT
 
     zoo.save(ours, tmp_path / "back", format=format)
     assert_same_files(tmp_path / "back", tensors(tmp_path / "theirs"))
