@@ -12,7 +12,7 @@ ROWS = [["vit", 86], ["[odd] name", None]]
 
 
 def test_piped_tables_are_tab_separated_lines(capsys):
-    output.print_table(["model", "size"], ROWS, title="t", caption="c")
+    output.print_table(["model", "size"], ROWS, caption="c")
     assert capsys.readouterr().out == "vit\t86\n[odd] name\t\n"
 
 

@@ -41,7 +41,6 @@ def print_table(
     rows: Sequence[Sequence[Any]],
     *,
     right: Sequence[str] = (),
-    title: str | None = None,
     caption: str | None = None,
 ) -> None:
     """Prints rows: a table on a terminal (with `right` columns), tab-separated lines otherwise."""
@@ -54,7 +53,7 @@ def print_table(
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD)
     table.caption, table.caption_justify = caption and escape(caption), "left"
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if column in right else "left", no_wrap=index == 0)

@@ -52,7 +52,8 @@ def run(
     sections: dict[str, str] = {}
     seconds: dict[str, float] = {}
     say(f"Shipped models: {', '.join(chosen) or 'none'}. They need no network and no GPU.")
-    import_heavy()
+    import torch  # noqa: F401  # before anything is timed
+
     for name in chosen:
         config = zoo.config(name)
         modality = next((m for m in modalities() if m.shows(config)), None)
@@ -73,13 +74,6 @@ def run(
     index.write_text(page.page("zoo gallery", _LEAD, sections, _foot()), encoding="utf-8")
     say(f"\n{index}: {len(gallery.pictures)} pictures; open it in a browser.")
     return {"page": str(index), "models": seconds, "pictures": len(gallery.pictures)}
-
-
-def import_heavy() -> None:
-    """Imports torch before anything is timed."""
-    import torch  # noqa: F401
-
-    import zoo.models.base  # noqa: F401
 
 
 _LEAD = "Models that ship with zoo, loaded by name, on data that ships too. Made by zoo demo."
