@@ -271,7 +271,7 @@ def test_record_costs_nothing_and_changes_nothing() -> None:
         ("1 names for 10 classes", ["labels=[a]"]),
         ("no multiple", ["tokenizer.image=[30,32]"]),
         ("size: width 34", ["tokenizer.size=[36,34]"]),
-        ("between 7 heads", ["pool=attention", "backbone.attention={heads: 7, head_dim: 8}"]),
+        ("among 7 heads", ["pool=attention", "backbone.attention={heads: 7, head_dim: 8}"]),
         ("'pool'|pool: must be one of", ["pool=middle"]),
         ("registers: must be at least 0", ["registers=-1"]),
     ],

@@ -163,21 +163,20 @@ class LatentPool(nn.Module):
 
     def __init__(self, config: VisionTransformerConfig, width: int) -> None:
         super().__init__()
-        backbone = config.backbone
-        heads = head_shape(backbone.attention, width)[0]
+        backbone, mixer = config.backbone, config.backbone.attention
+        exact = mixer if isinstance(mixer, AttentionConfig) else AttentionConfig()
+        heads = head_shape(exact, width)[0]
         if width % heads:
-            raise ConfigError(
-                f"pool: 'attention' cannot share width {width} between {heads} heads."
-            )
-        hidden, activation = (
-            hidden_width(backbone.feedforward, width),
-            backbone.feedforward.activation,
+            raise ConfigError(f"pool: 'attention' cannot share width {width} among {heads} heads.")
+        mlp = MLPConfig(
+            hidden=hidden_width(backbone.feedforward, width),  # type: ignore[arg-type]
+            activation=backbone.feedforward.activation,
         )
         self.std = backbone.init_std
         self.query = nn.Parameter(torch.empty(1, width))
         self.attention = Attention(AttentionConfig(heads=heads), width, cross=True, std=self.std)
         self.norm = build(backbone.norm, width=width)
-        self.feedforward = MLP(MLPConfig(hidden=hidden, activation=activation), width, self.std)
+        self.feedforward = MLP(mlp, width, self.std)
 
     def reset_parameters(self) -> None:
         fill_normal_(self.query, self.std)

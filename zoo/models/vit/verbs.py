@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.errors import ConfigError
 from zoo.models.vit.labels import class_names
@@ -31,12 +31,15 @@ class Prediction:
         return f"{self.label} ({self.probability:.1%})"
 
 
-class ImageVerbs:
-    """Mixed into vision models.
+class ImageVerbs(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Mixed into vision models, which are modules with a `config` and a `tokenizer`.
 
     Every verb takes one raw picture (path, bytes, PIL image, array) or a list of them, and answers
     in kind. Raises: DataError for what is no picture, ConfigError for what the model cannot do.
     """
+
+    config: Any
+    tokenizer: Any
 
     @torch.inference_mode()
     def classify(self, images: Any, top: int = 5, batch_size: int = 32) -> Any:

@@ -41,7 +41,7 @@ GENERIC = frozenset({
     "typical_p", "use_bfloat16", "use_cache",
 })  # fmt: skip
 # Keys that would touch them, with the one value that does not.
-NEUTRAL = {
+NEUTRAL: dict[str, Any] = {
     "add_cross_attention": False,
     "cross_attention_hidden_size": None,
     "is_decoder": False,
