@@ -13,7 +13,7 @@ from torch import nn
 from zoo.errors import WeightsError
 from zoo.weights.files import open_weights, save_weights
 from zoo.weights.load import load_into
-from zoo.weights.map import Fuse, Rename, Tie, WeightMap
+from zoo.weights.map import Fuse, Rename, Tie, Transpose, WeightMap
 
 
 class Table(nn.Module):
@@ -367,7 +367,8 @@ def memory(key):
     return int(line.split()[1]) * 1024
 
 def touch(net):  # one value of every page
-    return sum(float(p.view(-1)[::1024].float().sum()) for p in net.parameters())
+    flat = ((p if p.is_contiguous() else p.T).view(-1) for p in net.parameters())
+    return sum(float(p[::1024].float().sum()) for p in flat)
 
 def load():
     weights = open_weights(path)
@@ -407,6 +408,27 @@ total = touch(net)
 peak = memory("VmHWM") - before
 print(json.dumps({"size": size, "peak": peak, "sum": total}))
 """
+
+
+def test_a_transposed_tensor_is_a_view_unless_copied(tmp_path):
+    stored = torch.randn(3, 4)
+    save_weights({"turned": stored}, tmp_path)
+    rows = WeightMap([Rename("turned", "weight", Transpose())])
+
+    def loaded(**options):
+        with torch.device("meta"):
+            net = nn.Linear(3, 4, bias=False)
+        load_into(net, rows.load(open_weights(tmp_path)), **options)
+        return net.weight
+
+    weight = loaded()
+    assert torch.equal(weight, stored.T) and weight.stride() == (1, 4)
+    with torch.no_grad():  # writing to it touches no file
+        weight.zero_()
+    assert torch.equal(loaded(), stored.T)
+    for options in ({"copy": True}, {"dtype": torch.float64}):
+        weight = loaded(**options)
+        assert torch.equal(weight, stored.T.to(weight.dtype)) and weight.is_contiguous()
 
 
 @pytest.fixture(scope="module")

@@ -139,6 +139,8 @@ def spread(model: nn.Module, world: World, config: TrainerConfig) -> nn.Module:
 def _shard(model: nn.Module, world: World, config: TrainerConfig) -> nn.Module:
     # The warning is about writing into a model's output in place, which no objective does.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    for parameter in model.parameters():  # loaded ones may be views that FSDP2 does not take
+        parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(world.device.type, (world.size,))
     inner = outer = MixedPrecisionPolicy()
     if config.precision == "bf16":

@@ -33,6 +33,12 @@ class Stepped(LazyTensor):
             return self.scratch()
         return self.step.forward(self.source.read(copy)).contiguous()
 
+    def view(self) -> torch.Tensor:
+        # A product reads a transposed matrix as fast as a plain one; turning it over costs more than
+        # all the rest of a load.
+        turned = self.step.views and not self.source.fresh
+        return self.step.forward(self.source.view()) if turned else self.read()
+
     def scratch(self) -> torch.Tensor:
         return _contiguous(self.step.forward(self.source.scratch()))
 

@@ -52,6 +52,10 @@ class LazyTensor:
         """The values, contiguous, on the CPU; unless `copy`, shared with the source if possible."""
         raise NotImplementedError
 
+    def view(self) -> torch.Tensor:
+        """The values, if possible without memory of their own, then perhaps not contiguous."""
+        return self.read()
+
     def scratch(self) -> torch.Tensor:
         """The values, to compute from and then drop."""
         return self.read()

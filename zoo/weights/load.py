@@ -132,7 +132,9 @@ def _read(
     if device.type != "cpu":
         return lazy.scratch().to(device, cast)
     name = str(cast).removeprefix("torch.")
-    return lazy.read(copy) if name == lazy.dtype else owned(lazy.scratch(), name)
+    if name != lazy.dtype:
+        return owned(lazy.scratch(), name)
+    return lazy.read(copy=True) if copy else lazy.view()
 
 
 def _initialise(
@@ -158,14 +160,13 @@ def _initialise(
             computed = key in owner._non_persistent_buffers_set
             if table is not None and table.is_meta and not computed:
                 owner._buffers[key] = _empty(table, dtype, device)
-        reset = init or getattr(type(owner), "reset_parameters", None)
-        if reset is None:
+        if init is None and not hasattr(owner, "reset_parameters"):
             raise WeightsError(
                 f"Nothing initialises {', '.join(names)}: {type(owner).__name__} has no "
                 "reset_parameters(), so pass init=."
             )
         with torch.no_grad():
-            reset(owner)
+            init(owner) if init else owner.reset_parameters()
 
 
 def _reset_buffers(module: nn.Module, device: torch.device | None) -> None:

@@ -36,9 +36,11 @@ class Misfit(Exception):
 
 
 class Step:
-    """One reversible change of layout. `copies` says whether the result has memory of its own."""
+    """One reversible change of layout. `copies` says whether the result has memory of its own, and
+    `views` whether it can do without if it need not be contiguous."""
 
     copies = True
+    views = False
 
     def forward_shape(self, shape: Shape) -> Shape:
         """Our shape of a tensor that has `shape` in the public layout. Raises Misfit."""
@@ -59,6 +61,8 @@ class Step:
 
 class Transpose(Step):
     """Swap two dimensions, e.g. a GPT-2 `Conv1D` (in, out) that is our linear layer (out, in)."""
+
+    views = True
 
     def __init__(self, first: int = 0, second: int = 1) -> None:
         self.first, self.second = first, second
