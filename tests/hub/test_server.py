@@ -298,8 +298,10 @@ def test_a_connection_serves_many_requests_and_survives_refusals(filled, token):
         answer = connection.getresponse()
         answer.read()
         assert answer.status == expected
-    # A refused request with a body that the hub did not read must not be taken for the next one.
-    connection.request("POST", "/api/none", body=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+    # A refused request with a body that the hub did not read must not be taken for the next one,
+    # and whoever is still sending it must get the answer all the same.
+    body = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 400_000
+    connection.request("POST", "/api/none", body=body)
     answer = connection.getresponse()
     assert answer.status == 404 and answer.headers["Connection"] == "close"
 
@@ -388,6 +390,17 @@ def test_many_pushes_at_once_are_one_after_another(filled, token):
     repository = filled.server.storage.repository("models", "acme/m")
     assert len(list(repository.history("main"))) == 14
     assert len(repository.commit("main").files) == 13
+
+
+def test_a_file_that_does_not_fit_is_refused_before_it_is_taken(filled, token, monkeypatch):
+    import shutil
+
+    batch = {"objects": [{"oid": "0" * 64, "size": 1 << 60}]}
+    _, _, data = ask(filled, "POST", "/acme/m.git/info/lfs/objects/batch", batch, token=token)
+    href = json.loads(data)["objects"][0]["actions"]["upload"]["href"]
+    status, _, data = ask(filled, "PUT", href.removeprefix(filled.url), b"x" * 5_000_000)
+    assert status == 507 and b"no room" in data
+    assert shutil.disk_usage("/").free < 1 << 60
 
 
 def test_a_full_disk_is_507_and_leaves_nothing(filled, token, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 import time
 from collections.abc import Callable
 
@@ -89,6 +90,8 @@ def lfs_upload(request: Request, kind: str, name: str, oid: str) -> Reply:
     if not good or signature != _sign(request, name, oid, int(size), int(until)):
         raise Refusal(403, "This upload address is not valid any more; push again.")
     repository = request.hub.storage.repository(kind or "models", name)
+    if int(size) > shutil.disk_usage(repository.folder).free:
+        raise Refusal(507, "The hub's disk has no room for this file.")
     repository.add_blob(request.chunks(), oid, int(size))
     return Reply({})
 

@@ -24,6 +24,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -38,6 +39,7 @@ __all__ = ["Handler", "HubServer", "running_hub", "serve"]
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _CHUNK = 1 << 20
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 64 << 20
 _ROUTES = [*repositories.ROUTES, *pushing.ROUTES, *reading.ROUTES]
 
 
@@ -50,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # or every small answer waits 40 ms for an acknowledgement
     timeout = 120  # seconds a silent connection is kept
     hub: HubServer  # set by HubServer
+    rfile: BufferedReader
 
     def do_GET(self) -> None:
         self.answer()
@@ -135,13 +138,23 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
-            return
-        if reply.file is None:
+            pass
+        elif reply.file is None:
             self.wfile.write(data)
         elif end > first:
             with open(reply.file, "rb") as file:
                 self.wfile.flush()
                 self.connection.sendfile(file, first, end - first)
+        if self._left != 0:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Read on for a while: closing at once would tear the answer away from who still sends."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(_LINGER_SECONDS)
+        left = _LINGER_BYTES
+        while left > 0 and (piece := self.rfile.read1(_CHUNK)):
+            left -= len(piece)
 
     def log_message(self, format: str, *args: Any) -> None:
         """One line per request, without the query string (it may carry a signature)."""
@@ -184,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         return _number((self.headers.get("Content-Length") or "0").encode(), 10)
 
     def _read(self, size: int) -> bytes:
-        piece = self.rfile.read1(size) if hasattr(self.rfile, "read1") else self.rfile.read(size)
+        piece = self.rfile.read1(size)
         if not piece:
             raise ConnectionError("the client stopped in the middle of a request")
         return piece
