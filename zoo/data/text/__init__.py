@@ -1,0 +1,1 @@
+"""Embedded text: the standard library's own sources, and numbers in words."""

@@ -1,0 +1,48 @@
+"""Schemas of the text data sets. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.data.schema import DataConfig
+from zoo.errors import ConfigError
+from zoo.registry import kind, setting
+
+LANGUAGES = ("de", "en", "es", "fr")
+
+
+@dataclass(kw_only=True)
+class TextDataConfig(DataConfig):
+    """Text for a model that has a tokenizer of text."""
+
+
+@kind("data", "stdlib", builds="zoo.data.text.stdlib:StdlibData")
+@dataclass(kw_only=True)
+class StdlibConfig(TextDataConfig):
+    """The sources of the running Python's standard library, cut into windows of tokens."""
+
+    content: Literal["source", "docstrings"] = setting(
+        "source", "whole files, or only the English in their docstrings"
+    )
+    length: int = setting(256, "tokens of a sample", low=2)
+    held_out: float = setting(
+        0.05, "share of the modules held out, by their names' hash", low=0.0, high=0.9
+    )
+
+
+@kind("data", "numbers", builds="zoo.data.text.numbers:NumbersData")
+@dataclass(kw_only=True)
+class NumbersConfig(TextDataConfig):
+    """Numbers in words, from one language to another."""
+
+    source: Literal["de", "en", "es", "fr"] = setting("en", "language that is read")
+    target: Literal["de", "en", "es", "fr"] = setting("de", "language that is written")
+    highest: int = setting(99_999, "numbers go from 0 to this", low=9, high=999_999_999)
+    held_out: float = setting(
+        0.1, "share of the numbers held out, by their hash", above=0.0, high=0.9
+    )
+
+    def check(self) -> None:
+        if self.source == self.target:
+            raise ConfigError("target: must be another language than the source.")
