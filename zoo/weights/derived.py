@@ -34,8 +34,8 @@ class Stepped(LazyTensor):
         return self.step.forward(self.source.read(copy)).contiguous()
 
     def view(self) -> torch.Tensor:
-        # A product reads a transposed matrix as fast as a plain one; turning it over costs more than
-        # all the rest of a load.
+        # A product reads a transposed matrix as fast as a plain one, and turning it over costs more
+        # than all the rest of a load.
         turned = self.step.views and not self.source.fresh
         return self.step.forward(self.source.view()) if turned else self.read()
 
