@@ -55,6 +55,8 @@ class Context:
     types: tuple[Tensor, Tensor] | None = (
         None  # segments of the queries (b n) and of the keys (b k)
     )
+    places: Tensor | None = None  # b n, each query's index among the keys; None: they are the last
+    key_angles: tuple[Tensor, Tensor] | None = None  # as `angles`, where keys are from elsewhere
 
 
 def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
@@ -115,7 +117,8 @@ class Attention(nn.Module):
             if self.has_qk_norm:
                 q, k = self.q_norm(q), self.k_norm(k)
             if context.angles is not None:
-                q, k = rotate(q, *context.angles), rotate(k, *context.angles)
+                q = rotate(q, *context.angles)
+                k = rotate(k, *(context.key_angles or context.angles))
             if context.cache is not None:
                 k, v = context.cache.append(self.layer, k, v)
             mask, bias = context.mask, context.bias

@@ -108,14 +108,18 @@ class ShawKeys(nn.Module):
     def reset_parameters(self) -> None:
         fill_normal_(self.keys, self.std)
 
-    def rows(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        """Returns the table row of each (query, key): the clipped distance key - query, from 0."""
+    def rows(
+        self, queries: int, keys: int, device: torch.device, places: Tensor | None = None
+    ) -> Tensor:
+        """Returns the table row of each (query, key), (q k) or with places (b 1 q k): the clipped
+        distance key - query, from 0."""
         key = torch.arange(keys, device=device)
         query = torch.arange(keys - queries, keys, device=device)
-        return (key - query[:, None]).clamp(-self.distance, self.distance) + self.distance
+        query = query if places is None else places[:, None]
+        return (key - query[..., None]).clamp(-self.distance, self.distance) + self.distance
 
     def forward(self, q: Tensor, k: Tensor, context: Context, scale: float) -> Tensor:
-        rows = self.rows(q.shape[2], k.shape[2], q.device)
+        rows = self.rows(q.shape[2], k.shape[2], q.device, context.places)
         by_distance = (q * scale) @ self.keys.T.to(q.dtype)  # b h q 2D+1
         return by_distance.gather(-1, rows.expand(*q.shape[:2], -1, -1))
 
@@ -172,7 +176,7 @@ class RelativeScores(nn.Module):
 
     def __init__(self, config: RelativePositionConfig, geometry: Geometry) -> None:
         super().__init__()
-        self.layout, self.segments = config.layout, config.segments
+        self.layout, self.segments, self.clamp = config.layout, config.segments, config.clamp
         self.heads, self.head_dim = geometry.heads, geometry.head_dim
         self.width, self.std = geometry.width, geometry.std
         shape = (geometry.heads, geometry.head_dim)
@@ -191,7 +195,7 @@ class RelativeScores(nn.Module):
         if k.shape[1] != q.shape[1]:
             k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         content = self.content_bias[:, None] @ k.transpose(-1, -2)  # b h 1 k
-        scores = content + self._by_distance(q, k.shape[2])
+        scores = content + self._by_distance(q, k.shape[2], context.places)
         if self.segments and context.types is not None:
             queries, keys = context.types
             other = (queries[:, None, :, None] != keys[:, None, None, :]).to(q.dtype)  # b 1 q k
@@ -201,13 +205,18 @@ class RelativeScores(nn.Module):
             scores = scores + torch.lerp(term[..., :1], term[..., 1:], other)
         return scores * scale
 
-    def _by_distance(self, q: Tensor, keys: int) -> Tensor:  # -> b h q k
+    def _by_distance(self, q: Tensor, keys: int, places: Tensor | None) -> Tensor:  # -> b h q k
         b, h, queries, _ = q.shape
-        distance = torch.arange(
-            keys - 1, -queries, -1, device=q.device
-        )  # r, from far past to future
+        # r, from far past to future
+        last = -keys if places is not None else -queries
+        distance = torch.arange(keys - 1, last, -1, device=q.device)
+        if self.clamp is not None:
+            distance = distance.clamp(-self.clamp, self.clamp)
         r = self.project(self._sinusoid(distance).to(q.dtype)).view(-1, h, self.head_dim)
         scores = torch.einsum("bhqc,rhc->bhqr", q + self.position_bias[:, None], r).contiguous()
+        if places is not None:  # query at place i meets key j at row keys-1-i+j of the distances
+            rows = keys - 1 - places[..., None] + torch.arange(keys, device=q.device)  # b q k
+            return scores.gather(-1, rows[:, None].expand(-1, h, -1, -1))
         # query i meets key j at row queries-1-i+j of the distances: a shifted view, no gather
         count = scores.shape[-1]
         strides = (*scores.stride()[:2], count - 1, 1)

@@ -194,6 +194,9 @@ class RelativePositionConfig(PositionConfig):
         "split", "of the sinusoid: sines then cosines, or in turns"
     )
     segments: bool = setting(False, "a third term: same segment as the query or another (XLNet)")
+    clamp: int | None = setting(
+        None, "distances are clipped to [-clamp, clamp]; null clips none", low=1
+    )
 
 
 # -- attention -------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from zoo.errors import ConfigError
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead
 from zoo.models.text.schema import PermutationLMConfig
 from zoo.nn.attention import Context, Record
 from zoo.nn.linear import fill_normal_
 from zoo.nn.mask import Mask
+from zoo.nn.position import Where
 from zoo.registry import build
 
 __all__ = ["PermutationLM"]
@@ -36,6 +39,10 @@ class PermutationLM(nn.Module):
         self.head = TokenHead(
             config, backbone.width, backbone.norm, backbone.init_std, config.vocabulary
         )
+        if any(position.zoo_kind == "shaw" and position.values for position in backbone.position):
+            raise ConfigError(
+                "position 'shaw': its values know no chosen places; set position.values=false."
+            )
 
     def forward(
         self,
@@ -48,65 +55,86 @@ class PermutationLM(nn.Module):
         memory: list[Tensor] | None = None,  # per layer (b m d), from an earlier call
         record: Record | None = None,
     ) -> TextOutput:
-        """`.memory` holds the hidden states for the next segment when the config keeps some."""
-        b, n = tokens.shape
+        """`.hidden` is the query stream (b p d) if there are targets, else the content stream.
+
+        A place that may see nothing attends to nothing. `.memory` holds the hidden states for the
+        next segment when the config keeps some.
+        """
         past = memory[0].shape[1] if memory else 0
-        content_sees, query_sees = self._visible(mask, order, b, n, past, tokens.device)
-        content = self.embedding(tokens)
-        query = None if targets is None else self.query_embedding(b, targets.shape[1])
-        if targets is not None:  # the rows of what each predicted place may see
-            picked = targets.to(torch.float32)
-            query_sees = torch.einsum("bpn,bnk->bpk", picked, query_sees.float()) > 0.5
-        all_types = self._types(types, past, targets)
+        sees, query_sees = self._visible(mask, order, tokens, past)
+        keys = self._keys(mask, tokens, past)
+        own = Context(Mask(dense=sees[:, None]), types=_types(types, past), record=record)
+        content = self._enter(self.embedding(tokens), own, Where(keys[:, past:], keys))
+        query = asked = None
+        if targets is not None:
+            places = targets.argmax(-1)  # b p
+            rows = targets.sum(-1, keepdim=True).bool() & _pick(query_sees, places)
+            asked = Context(
+                Mask(dense=rows[:, None]), types=_types(types, past, places), places=past + places
+            )
+            query = self.query_embedding(*places.shape)
+            keys = keys.expand(len(tokens), -1)
+            query = self._enter(query, asked, Where(_pick(keys, past + places), keys))
         kept: list[Tensor] = []
         for index, layer in enumerate(self.backbone.layers):
-            kept.append(self._keep(content, memory, index))
-            source = torch.cat([memory[index], content], dim=1) if memory else content
-            context = Context(
-                Mask(dense=content_sees[:, None]), source=source, types=all_types[0], record=record
-            )
-            if query is not None:
-                asked = Context(Mask(dense=query_sees[:, None]), source=source, types=all_types[1])
+            states = torch.cat([memory[index], content], dim=1) if memory else content
+            if self.config.memory:
+                kept.append(states[:, -self.config.memory :].detach())
+            if layer.placement in ("pre", "both"):  # what keys are made of is normed as x is
+                states = layer.attention_norm(states)
+            own.source = states
+            if query is not None and asked is not None:
+                asked.source = states
                 query = layer(query, asked)
-            content = layer(content, context)
+            content = layer(content, own)
         hidden = content if query is None else query
+        if self.config.backbone.final_norm:
+            hidden = self.backbone.final_norm(hidden)
         output_memory = kept if self.config.memory else None
         return TextOutput(self.head(hidden, self.embedding), hidden, memory=output_memory)
 
+    def _enter(self, x: Tensor, context: Context, where: Where) -> Tensor:
+        """Returns the input of a stream with what positions put in it; what they put elsewhere goes
+        to the context."""
+        context.where = where
+        for position in self.backbone.positions:
+            x = position.embed(x, where)
+            angles = position.angles(where, x.dtype)
+            if angles is not None:
+                context.angles = angles
+                at_keys = Where(where.keys, where.keys)
+                context.key_angles = position.angles(at_keys, x.dtype)
+            bias = position.bias(where, x.dtype)
+            if bias is not None:
+                context.bias = bias if context.bias is None else context.bias + bias
+        if self.config.backbone.embedding_norm:
+            x = self.backbone.embedding_norm(x)
+        return F.dropout(x, self.backbone.embedding_dropout, self.training)
+
+    def _keys(self, mask: Tensor | None, tokens: Tensor, past: int) -> Tensor:
+        """Returns the positions of memory and tokens (b|1 k); the tokens' follow the mask."""
+        n = tokens.shape[1]
+        counted = torch.arange(past + n, device=tokens.device)[None]
+        if mask is None:
+            return counted
+        own = past + (mask.long().cumsum(-1) - 1).clamp(min=0)
+        return torch.cat([counted[:, :past].expand(len(tokens), -1), own], dim=-1)
+
     def _visible(
-        self,
-        mask: Tensor | None,
-        order: Tensor | None,
-        b: int,
-        n: int,
-        past: int,
-        device: torch.device,
+        self, mask: Tensor | None, order: Tensor | None, tokens: Tensor, past: int
     ) -> tuple[Tensor, Tensor]:
         """Returns what the content and the query stream may see, each (b n k) bool."""
-        sees = torch.ones(b, n, n, dtype=torch.bool, device=device)
+        b, n = tokens.shape
+        sees = torch.ones(b, n, n, dtype=torch.bool, device=tokens.device)
         if order is not None:
             sees = sees & ~order.bool()
         if mask is not None:
             sees = sees & mask.bool()[:, None, :]
         if self.config.causal:
-            sees = sees & torch.ones(n, n, dtype=torch.bool, device=device).tril()
-        own = torch.eye(n, dtype=torch.bool, device=device)
-        before = torch.ones(b, n, past, dtype=torch.bool, device=device)
+            sees = sees & torch.ones_like(sees[0]).tril()
+        own = torch.eye(n, dtype=torch.bool, device=tokens.device)
+        before = torch.ones(b, n, past, dtype=torch.bool, device=tokens.device)
         return torch.cat([before, sees | own], dim=-1), torch.cat([before, sees], dim=-1)
-
-    def _types(self, types: Tensor | None, past: int, targets: Tensor | None) -> tuple:
-        """Returns (queries, keys) segments for the content and for the query stream."""
-        if types is None:
-            return None, None
-        keys = torch.cat([types.new_zeros(types.shape[0], past), types], dim=1)
-        if targets is None:
-            return (types, keys), None
-        asked = torch.einsum("bpn,bn->bp", targets.float(), types.float()).long()
-        return (types, keys), (asked, keys)
-
-    def _keep(self, content: Tensor, memory: list[Tensor] | None, index: int) -> Tensor:
-        states = torch.cat([memory[index], content], dim=1) if memory else content
-        return states[:, -self.config.memory :].detach() if self.config.memory else states[:, :0]
 
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""
@@ -126,3 +154,19 @@ class QueryEmbedding(nn.Module):
 
     def forward(self, batch: int, places: int) -> Tensor:  # -> b p d
         return self.weight.expand(batch, places, -1)
+
+
+def _types(
+    types: Tensor | None, past: int, places: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Returns the segments of the queries (b n, or b p at the places) and of the keys (b k); all
+    of the memory is of segment 0."""
+    if types is None:
+        return None
+    keys = torch.cat([types.new_zeros(types.shape[0], past), types], dim=1)
+    return (types if places is None else types.gather(1, places)), keys
+
+
+def _pick(rows: Tensor, places: Tensor) -> Tensor:  # b n …, b p -> b p …
+    """Returns the rows at the places."""
+    return rows[torch.arange(len(rows), device=rows.device)[:, None], places]

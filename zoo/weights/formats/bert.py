@@ -1,19 +1,13 @@
 """BERT and RoBERTa as transformers stores them, with each of their heads, and the sentence
 embedders that sentence-transformers makes of them.
 
-| head     | BERT class                    | RoBERTa class                    | what else the
-file may hold |
-|----------|-------------------------------|----------------------------------|-----------------------------|
-| fill     | BertForMaskedLM, …PreTraining | RobertaForMaskedLM               | pooler, next
-sentence       |
-| classify | BertForSequenceClassification | RobertaForSequenceClassification | pooler (BERT
-reads it)      |
-| tag      | BertForTokenClassification    | RobertaForTokenClassification    |
-|
-| span     | BertForQuestionAnswering      | RobertaForQuestionAnswering      |
-|
-| embed    | BertModel                     | RobertaModel                     | pooler
-|
+| head     | class for the head        | what else the file may hold            |
+|----------|---------------------------|----------------------------------------|
+| fill     | ForMaskedLM               | pooler, next sentence (ForPreTraining) |
+| classify | ForSequenceClassification | pooler (BERT reads it)                 |
+| tag      | ForTokenClassification    | pooler                                 |
+| span     | ForQuestionAnswering      | pooler                                 |
+| embed    | Model                     | pooler, heads that are left out        |
 
 Hub files of 2018 spell norms `gamma` and `beta`, files of other years lack `bert.` or carry
 `position_ids`. RoBERTa's positions start behind the padding index, so 514 rows serve 512 tokens.

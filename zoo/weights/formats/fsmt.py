@@ -3,13 +3,10 @@
 The vocabularies of source and target are two; sines start behind the padding index, with
 tensor2tensor's frequencies. Files carry the tables of sines, which are computed here.
 
-| `tie_word_embeddings` | source embedding | target embedding | head
-|
-|-----------------------|------------------|------------------|---------------------------------------|
-| true                  | all one          | all one          | all one
-|
-| false                 | its own          | its own          | its own; the target's if not in a
-file |
+| `tie_word_embeddings` | source embedding | target embedding | head                             |
+|-----------------------|------------------|------------------|----------------------------------|
+| true                  | one for all      | one for all      | one for all                      |
+| false                 | its own          | its own          | the file's, or else the target's |
 """
 
 from __future__ import annotations
