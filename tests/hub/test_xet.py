@@ -41,6 +41,17 @@ def test_an_upload_becomes_blobs_and_goes(storage):
     assert not uploads.unpack(repository, "0" * 64)
 
 
+def test_an_upload_of_several_shards_is_unpacked_as_one(storage):
+    uploads = XetUploads(storage)
+    repository, _ = storage.create("models", "acme/m", False)
+    address, contents = uploads.open(), [os.urandom(200_000), os.urandom(100_000)]
+    named = [upload(address, content)[0] for content in contents]
+    assert len(list(uploads.folder.rglob("shards/*.mdb"))) == 2
+    assert uploads.unpack(repository, named[0][0])
+    for content, (sha256, _) in zip(contents, named):
+        assert repository.blob(sha256).read_bytes() == content
+
+
 def test_shards_say_what_they_hold(storage):
     uploads = XetUploads(storage)
     contents = [os.urandom(300_000), os.urandom(150_000)]

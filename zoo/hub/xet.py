@@ -34,6 +34,7 @@ __all__ = ["XetUploads", "read_shard"]
 
 _RECORD = 48
 _VERIFICATION, _METADATA = 0x80000000, 0x40000000
+_TRIES, _PAUSE = 3, 0.2  # seconds between them
 _ABANDONED = 3600.0  # seconds after its last write that an upload nobody committed is kept
 
 
@@ -75,40 +76,50 @@ class XetUploads:
             HubError: hf_xet cannot read what its client wrote, or the content is not what its name
             says.
         """
-        for shard in self.folder.glob("*/xet/xorbs/shards/*.mdb"):
-            files = read_shard(shard.read_bytes())
+        for upload in self.folder.glob("*"):
+            files: dict[str, tuple[str, int]] = {}
+            for shard in upload.glob("xet/xorbs/shards/*.mdb"):
+                files |= read_shard(shard.read_bytes())
             if sha256 in files:
-                upload = shard.parents[3]
-                for content, (key, size) in files.items():
-                    if not repository.has_blob(content):
-                        self._unpack_file(repository, upload, content, key, size)
+                new = {s: f for s, f in files.items() if not repository.has_blob(s)}
+                for left in reversed(range(_TRIES)):
+                    try:
+                        self._unpack(repository, upload, new)
+                        break
+                    except (RuntimeError, OSError, HubError) as error:
+                        if not left:
+                            raise HubError(
+                                "This hub cannot read the Xet upload; "
+                                "push again with HF_HUB_DISABLE_XET=1 set."
+                            ) from error
+                        time.sleep(_PAUSE)  # its client may be closing the database just now
                 shutil.rmtree(upload, ignore_errors=True)  # all of it is blobs now
                 return True
         return False
 
-    def _unpack_file(
-        self, repository: Repository, upload: Path, sha256: str, key: str, size: int
+    def _unpack(
+        self, repository: Repository, upload: Path, files: dict[str, tuple[str, int]]
     ) -> None:
         import hf_xet
 
         # The client still holds a lock on the store's database. Its files are complete by now,
         # so work on a copy of the database beside hard links to the rest.
-        twin, draft = self.storage.draft(), self.storage.draft()
+        twin, drafts = self.storage.draft(), self.storage.draft()
         try:
             shutil.copytree(upload, twin, copy_function=_link_unless_database)
+            drafts.mkdir()
             until = int(time.time()) + 86400
             with hf_xet.XetSession().new_file_download_group(
                 endpoint=f"local://{twin}", token="local", token_expiry_unix_secs=until
             ) as group:
-                group.start_download_file(hf_xet.XetFileInfo(key, size), str(draft))
-            repository.adopt_blob(draft, sha256, check=True)
-        except (RuntimeError, OSError) as error:
-            raise HubError(
-                "This hub cannot read the Xet upload; push again with HF_HUB_DISABLE_XET=1 set."
-            ) from error
+                for sha256, (key, size) in files.items():
+                    info = hf_xet.XetFileInfo(key, size)
+                    group.start_download_file(info, str(drafts / sha256))
+            for sha256 in files:
+                repository.adopt_blob(drafts / sha256, sha256, check=True)
         finally:
             shutil.rmtree(twin, ignore_errors=True)
-            draft.unlink(missing_ok=True)
+            shutil.rmtree(drafts, ignore_errors=True)
 
 
 def _link_unless_database(source: str, target: str) -> None:
