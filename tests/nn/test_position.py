@@ -263,3 +263,17 @@ def test_a_position_acts_in_one_place(value):
         position.layer_part() is not None,
     )
     assert sum(acts) == 1
+
+
+def test_alibi_as_falcon_rw_was_trained_rounds_slope_and_place():
+    value = {"name": "alibi", "factor": 0.25, "rounding": "bfloat16"}
+    bias = make(value, heads=6).bias(where([5, 300], keys=list(range(301))), torch.float32)
+    assert bias.shape == (1, 6, 1, 301)
+    slopes = alibi_slopes(6).bfloat16()
+    for key in (0, 7, 257, 300):
+        expected = (slopes * torch.tensor(float(key)).bfloat16()).float() * 0.25
+        torch.testing.assert_close(bias[0, :, 0, key], expected)
+    # what a softmax makes of it is ALiBi as far as bf16 can count
+    plain = make({"name": "alibi", "factor": 0.25}).bias(where([5], keys=[2, 3, 5]), torch.float32)
+    rounded = make(value).bias(where([5], keys=[2, 3, 5]), torch.float32)
+    torch.testing.assert_close(rounded.softmax(-1), plain.softmax(-1))

@@ -98,3 +98,10 @@ def test_what_changes_nothing_may_be_exported():
         config = zoo.config("gpt2", override, "backbone.attention.scale=0.125")
         public = formats()["transformers-gpt2"].write_config(config)
         assert public["n_embd"] == 768
+
+
+def test_a_load_turns_no_weight_over(ours):
+    """Conv1D weights stay views of the file: copies cost more than all the rest of a load."""
+    layer = ours("gpt2", "odd heads").backbone.layers[0]
+    for linear in (layer.attention.qkv, layer.attention.out, layer.feedforward.up):
+        assert linear.weight.stride() == (1, linear.weight.shape[0])
