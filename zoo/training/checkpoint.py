@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+
 from zoo.errors import TrainingError
 from zoo.training.distributed import World
 
@@ -86,8 +89,6 @@ class Checkpoints:
 
     def _write(self, temporary: Path, tensors: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Returns (what went wrong, this process's files with their sizes and checksums)."""
-        import torch.distributed.checkpoint as dcp
-
         problem = None
         if self.world.is_main:
             try:
@@ -104,9 +105,7 @@ class Checkpoints:
                 dcp.save(tensors, checkpoint_id=temporary, no_dist=self.world.size == 1)
             own = [p for p in temporary.iterdir() if self._is_mine(p)]
             return None, {path.name: fingerprint(path) for path in own}
-        except (
-            Exception
-        ) as error:  # DCP wraps what its writers raise, and its collectives raise their own
+        except (Exception, CheckpointException) as error:  # DCP's own is no Exception
             return _reason(error), {}
 
     def _is_mine(self, path: Path) -> bool:
@@ -188,13 +187,11 @@ class Checkpoints:
     def read(self, found: Found, tensors: dict[str, Any]) -> None:
         """Fills `tensors` (of the same structure as at `save`) in place; raises TrainingError
         when they do not fit."""
-        import torch.distributed.checkpoint as dcp
-
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 dcp.load(tensors, checkpoint_id=found.folder, no_dist=self.world.size == 1)
-        except Exception as error:  # as in `_write`
+        except (Exception, CheckpointException) as error:
             raise TrainingError(
                 f"{found.folder} does not fit this model and optimiser ({_reason(error)}); go on "
                 "with the run's own configuration, or start a new run."
