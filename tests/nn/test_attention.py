@@ -197,3 +197,14 @@ def test_another_source_gives_the_keys_and_values():
     weights = (q @ k.mT * 8**-0.5).softmax(-1)
     expected = layer.out((weights @ v).transpose(1, 2).flatten(2))
     torch.testing.assert_close(layer(x, Context(source=source)), expected)
+
+
+def test_keys_from_elsewhere_turn_by_their_own_angles():
+    """Queries in the middle of a sequence give what they give among all of its queries."""
+    layer = make(heads=3)
+    x = data(B, N, WIDTH)
+    angle = torch.arange(N)[:, None] * torch.tensor([1.0, 0.1, 0.7, 0.2] * 2).double()
+    angles = (angle.cos(), angle.sin())
+    whole = layer(x, Context(angles=angles))
+    some = Context(angles=tuple(t[2:4] for t in angles), key_angles=angles, source=x)
+    torch.testing.assert_close(layer(x[:, 2:4], some), whole[:, 2:4])

@@ -163,3 +163,33 @@ def test_transformer_xl_needs_an_even_width():
             resolve("position", "transformer-xl"),
             geometry=Geometry(width=13, heads=1, head_dim=13),
         )
+
+
+@pytest.mark.parametrize("clamp", [None, 2])
+@pytest.mark.parametrize("kind", ["transformer-xl", "shaw"])
+def test_queries_at_chosen_places(kind, clamp):
+    """A query's scores depend on where it stands, not on which others are asked with it."""
+    clamped = {"clamp": clamp} if kind == "transformer-xl" else {"distance": clamp or 9}
+    values = {} if kind == "transformer-xl" else {"values": False}
+    part = fill(make({"name": kind, **clamped, **values}).layer_part())
+    _, k, _ = heads()
+    q = torch.randn(B, H, K, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole = part(q, k, context(), 0.4)
+    places = torch.tensor([[4, 0, 4], [5, 2, 1]])
+    asked = torch.stack([q[b][:, places[b]] for b in range(B)])
+    chosen = context()
+    chosen.places = places
+    found = part(asked, k, chosen, 0.4)
+    for b in range(B):
+        torch.testing.assert_close(found[b], whole[b][:, places[b]])
+
+
+def test_clamped_distances_are_one():
+    """From the clamp on, scores of distance are the same; unclamped they are not."""
+    for clamp, same in ((2, True), (None, False)):
+        part = fill(make({"name": "transformer-xl", "clamp": clamp}).layer_part())
+        q = torch.ones(1, H, K, C, dtype=torch.float64)
+        scores = part(q, torch.zeros_like(q), context(), 1.0)
+        far = scores[..., 5, 0], scores[..., 5, 2]  # 5 and 3 back
+        assert torch.equal(*far) == same
+        assert not torch.equal(scores[..., 5, 3], scores[..., 5, 5])

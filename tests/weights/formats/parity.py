@@ -33,6 +33,8 @@ def random_weights(model, seed=0):
                 parameter.copy_(noise * 0.5)
             else:
                 parameter.copy_(noise * 1.2 / max(parameter.shape) ** 0.5)
+            if key.endswith("Attention.q.weight"):  # T5 does not scale its scores
+                parameter *= model.config.d_kv**-0.5
     return model.eval()
 
 
