@@ -69,6 +69,13 @@ def parameter_counts() -> dict[str, int]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
+def known_parameters(name: str) -> int | None:
+    """Returns how many parameters a name's unchanged model has, when that was counted before: by us
+    for the shipped ones, by a plugin for its own."""
+    plugin = installed_plugins().get(name.partition("/")[0]) if "/" in name else None
+    return plugin.parameters(name) if plugin else parameter_counts().get(name)
+
+
 @dataclass(frozen=True)
 class Info:
     """What `zoo info NAME` prints."""
@@ -123,11 +130,8 @@ def info(name: str, *overrides: str | Mapping[str, Any], **keys: Any) -> Info:
             file = str(find_node("model", parsed.name)[1])
         except UnknownName:
             file = None
-    count = (
-        parameter_counts().get(parsed.name)
-        if not (overrides or keys or parsed.tag or parsed.scheme)
-        else None
-    )
+    changed = overrides or keys or parsed.tag or parsed.scheme
+    count = None if changed else known_parameters(parsed.name)
     if count is None:
         from zoo.models.base import build_empty
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo.errors import ConfigError, WeightsError
+from zoo.errors import ConfigError, WeightsError, ZooError
 from zoo.registry import build, resolve, to_mapping
 
 __all__ = [
@@ -92,11 +92,12 @@ def read_config(folder: Path, content: dict[str, Any]) -> Any:
             f"(written by zoo {header.get('version')}); "
             f"this zoo reads format {FORMAT_VERSION}, so upgrade it."
         )
-    group = content.get("group", "model")
+    if content.get("group", "model") != "model":
+        raise ConfigError(f"{folder / CONFIG} describes a {content['group']!r}, not a model.")
     try:
-        return resolve(group, content["config"])
-    except ConfigError as error:
-        raise ConfigError(f"{folder / CONFIG}: {error}") from None
+        return resolve("model", content["config"], stored=True)
+    except ZooError as error:
+        raise type(error)(f"{folder / CONFIG}: {error}") from None
 
 
 def save(model: nn.Module, folder: str | Path, card: str | None = None) -> Path:

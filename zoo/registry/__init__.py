@@ -8,7 +8,7 @@ from zoo.registry.folders import GROUPS, conf_dir, conf_folders, forget, names
 from zoo.registry.grammar import Name, parse_name
 from zoo.registry.nodes import find_node, read_mapping, read_node, read_tagged
 from zoo.registry.overrides import apply_overrides
-from zoo.registry.plugins import Plugin, plugins
+from zoo.registry.plugins import Plugin
 from zoo.registry.schema import build, kind, part, parts, section, setting, to_mapping
 from zoo.registry.typed import resolve, resolve_mapping
 
@@ -27,7 +27,6 @@ __all__ = [
     "parse_name",
     "part",
     "parts",
-    "plugins",
     "read_mapping",
     "read_node",
     "read_tagged",

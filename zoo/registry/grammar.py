@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zoo.errors import UnknownName
 from zoo.registry.folders import aliases, index, known_names
+from zoo.registry.plugins import plugins
 from zoo.registry.suggest import hint
 
 __all__ = ["Name", "current_name", "parse_name"]
@@ -73,14 +74,14 @@ def _parse_node(text: str, group: str) -> Name:
 
 def _parse_made_up(text: str, group: str) -> Name:
     """Parses a name that is no file: one that a plugin makes up (timm/resnet50.a1), or none."""
-    known = known_names(group, text) if "/" in text else ()
-    stem, tag = text, None
-    while stem not in known and "." in stem:
-        stem = stem.rpartition(".")[0]
-        tag = text[len(stem) + 1 :]
-    if known and "/" in stem:
-        return Name("", stem, tag)
-    return Name("", text)
+    namespace, slash, _ = text.partition("/")
+    if not slash or namespace not in plugins():
+        return Name("", text)
+    known = known_names(group, text)
+    stem = text
+    while stem not in known and "." in stem.removeprefix(f"{namespace}/"):
+        stem = stem.rpartition(".")[0]  # at last what stands before the first dot
+    return Name("", stem, text[len(stem) + 1 :] if stem != text else None)
 
 
 def current_name(group: str, name: str) -> str:
