@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import zoo
 from tests.weights.formats.decoders import distance, reference, tokens
+from zoo.errors import ConfigError
 from zoo.nn.cache import DynamicCache
 from zoo.nn.mask import Mask
 
@@ -104,6 +105,15 @@ def test_a_dense_mask_narrows_what_a_decoder_sees():
     own = torch.eye(9)[None, None]
     changed = torch.cat([text[:, 4:5], text[:, 1:]], 1)
     torch.testing.assert_close(model(text, own).logits[:, 1:], model(changed, own).logits[:, 1:])
+
+
+def test_a_kernel_that_knows_no_prefix_is_refused_when_the_model_is_built(monkeypatch):
+    from zoo.nn.kernel import SDPAKernel
+
+    monkeypatch.setattr(SDPAKernel, "can", SDPAKernel.can - {"prefix"})
+    with pytest.raises(ConfigError, match="cannot do: prefix"):
+        tiny()
+    tiny(prefix_lm=False)
 
 
 # -- embeddings and heads --------------------------------------------------------------------------
@@ -214,6 +224,23 @@ def test_true_shapes_are_the_references(name):
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(theirs)
     assert sum(p.numel() for p in model.parameters()) == COUNTS[name]
+
+
+def decoders_with_weights():
+    configs = {name: zoo.config(name) for name in zoo.list("model") if "/" not in name}
+    return [n for n, c in configs.items() if c.zoo_kind == "causal-lm" and c.weights]
+
+
+@pytest.mark.parametrize("name", decoders_with_weights())
+def test_the_format_of_a_nodes_weights_can_say_the_node(name):
+    from tests.weights.formats.decoders import read, same_model
+    from zoo.weights.formats import formats
+
+    config = zoo.config(name)
+    for tag in config.weights.values():
+        assert tag.format == "zoo" or same_model(
+            read(formats()[tag.format].write_config(config)), config
+        )
 
 
 @pytest.mark.parametrize("name", zoo.list("model", "gpt3*"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
 from zoo.models.text.schema import CausalLMConfig
 from zoo.models.text.verbs import CausalVerbs
@@ -29,6 +30,12 @@ class CausalLM(nn.Module, CausalVerbs):
             config, backbone.width, backbone.init_std, config.vocabulary
         )
         self.backbone = build(backbone)
+        if config.prefix_lm:
+            for layer in self.backbone.layers:
+                if not hasattr(layer.attention, "kernel"):
+                    kind = backbone.attention.zoo_kind
+                    raise ConfigError(f"prefix_lm: attention {kind!r} reads in one direction only.")
+                layer.attention.kernel.needs({"prefix"})
         self.head = TokenHead(
             config, backbone.width, backbone.norm, backbone.init_std, config.vocabulary
         )
@@ -46,8 +53,8 @@ class CausalLM(nn.Module, CausalVerbs):
     ) -> TextOutput:
         """Positions follow the mask, so left padding, right padding and single runs agree.
 
-        Prefixes count real tokens; a model of kind `prefix_lm` takes what first fills a cache as
-        one. A Mask holds every other rule (arXiv 1910.10683, section 3.2.1, for prefixes).
+        Prefixes count real tokens (arXiv 1910.10683, section 3.2.1); with `prefix_lm`, what first
+        fills a cache is one.
         """
         x = self.embedding(tokens) if embedded is None else embedded
         if prefix is None and self.config.prefix_lm and cache is not None and cache.length == 0:
