@@ -1,4 +1,5 @@
-"""Only the directory mapping: conf/ travels as the package zoo.conf. The rest is in pyproject.toml."""
+"""Only the directory mapping: conf/ travels as the package zoo.conf. The rest is in
+pyproject.toml."""
 
 from setuptools import find_namespace_packages, setup
 
