@@ -1,4 +1,5 @@
-"""Every error that a user can cause. One short sentence each: what was wrong, the nearest right name, what to do."""
+"""Every error that a user can cause. One short sentence each: what was wrong, the nearest right
+name, what to do."""
 
 from __future__ import annotations
 

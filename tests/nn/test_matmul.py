@@ -1,4 +1,5 @@
-"""The linear product: whichever library computes it, the numbers and gradients are those of the formula."""
+"""The linear product: whichever library computes it, the numbers and gradients are those of the
+formula."""
 
 import pytest
 import torch
