@@ -125,7 +125,7 @@ def test_swapped_parts_train(swap):
     for _ in range(2):
         torch.manual_seed(0)  # the same dropout
         loss = F.cross_entropy(model(tokens()).logits.flatten(0, 1), tokens().flatten())
-        losses.append(float(loss))
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

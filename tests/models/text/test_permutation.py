@@ -128,7 +128,7 @@ def train_one_step(model, scores, answers):
     for _ in range(2):
         torch.manual_seed(0)  # the same dropout
         loss = F.cross_entropy(scores().flatten(0, 1), answers.flatten())
-        losses.append(float(loss))
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

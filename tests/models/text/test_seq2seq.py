@@ -187,7 +187,7 @@ def test_swapped_parts_train(swap):
         loss = F.cross_entropy(
             model(source, target[:, :-1]).logits.flatten(0, 1), target[:, 1:].flatten()
         )
-        losses.append(float(loss))
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
