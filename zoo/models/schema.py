@@ -28,10 +28,10 @@ class Weights:
 
     def patterns(self) -> tuple[str, ...]:
         """Returns what of its repository a load needs: the file, with an index also its shards, and
-        the small JSON files beside it."""
+        the small files beside it (configs, vocabularies)."""
         stem, _, ending = self.file.removesuffix(".index.json").partition(".")
         shards = (f"{stem}-*.{ending}",) if self.file.endswith(".index.json") else ()
-        return (self.file, *shards, "*.json")
+        return (self.file, *shards, "*.json", "*.txt", "*.model", "*.spm")
 
     def check(self) -> None:
         if (self.repo is None) == (self.folder is None):
