@@ -249,3 +249,26 @@ def test_gpt3_layers_are_dense_and_banded_in_turns(name):
     assert [backbone.block(i).attention.window for i in range(4)] == [None, 256, None, 256]
     heads, _, head_dim = backbone.attention.shape(backbone.width)
     assert heads * head_dim == backbone.width and backbone.length == 2048
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "left"),
+    [
+        ("gpt2", ["model.safetensors", "config.json"], ["model-00001-of-00002.safetensors"]),
+        (
+            "llama-2-7b",
+            ["model.safetensors.index.json", "model-00001-of-00002.safetensors"],
+            ["pytorch_model-00001-of-00002.bin", "model.safetensors"],
+        ),
+        (
+            "vicuna-7b-v1.5",
+            ["pytorch_model.bin.index.json", "pytorch_model-00002-of-00002.bin"],
+            ["model-00001-of-00002.safetensors", "pytorch_model.bin"],
+        ),
+    ],
+)
+def test_a_pull_takes_the_file_and_what_its_index_names(name, wanted, left):
+    from zoo.hub.names import select
+
+    patterns = next(iter(zoo.config(name).weights.values())).patterns()
+    assert select([*wanted, *left, "README.md"], patterns) == sorted(wanted)
