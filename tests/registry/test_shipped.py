@@ -14,7 +14,7 @@ from zoo.registry.nodes import kind_schema
 from zoo.registry.schema import KINDS
 from zoo.registry.yaml import read_yaml
 
-NODES = [(g, n) for g in GROUPS for n in names(g) if g != "experiment" and "/" not in n]
+NODES = [(g, n) for g in GROUPS for n in names(g) if "/" not in n]
 for group in GROUPS:  # imports the schemas of every room
     with contextlib.suppress(UnknownName):
         kind_schema(group, "?")

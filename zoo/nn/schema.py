@@ -231,6 +231,11 @@ class PlainKernelConfig(KernelConfig):
 class MixerConfig:
     """What stands where attention stands: it takes and gives (b n d)."""
 
+    def shape(self, width: int) -> tuple[int, int, int]:
+        """Returns (heads, key heads, channels of a head), as positions are told in a stack of this
+        width; a mixer without heads counts as one."""
+        return 1, 1, width
+
 
 @kind("attention", "multihead", builds="zoo.nn.attention:Attention")
 @dataclass(kw_only=True)
