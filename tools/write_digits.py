@@ -3,8 +3,8 @@
     python -m tools.write_digits
 
 Needs scikit-learn. The file is checked by its sha256 whenever it is read, and
-tests/data/test_digits.py compares it
-with scikit-learn's own arrays, so this runs only if the format ever changes.
+tests/data/test_digits.py compares it with scikit-learn's own arrays, so this runs only if the
+format ever changes.
 """
 
 from __future__ import annotations

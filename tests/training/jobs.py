@@ -1,12 +1,9 @@
 """Runs training jobs in processes of their own, for tests: python jobs.py JOBS.json
 
-torch is imported once and every process is forked from there, which saves seconds for each of
-them. A job is
-{"world": processes, "config": an experiment's mapping, "kill_at": step, "signal": number,
-"limit": bytes of a file};
-with `kill_at` all of its processes get the signal as soon as the log has that step. Prints
-[[exit code of each rank,
-stderr of each rank], …] as JSON.
+torch is imported once and every process is forked from there, which saves seconds for each of them.
+A job is {"world": processes, "config": an experiment's mapping, "kill_at": step, "signal": number,
+"limit": bytes of a file}; with `kill_at` all of its processes get the signal as soon as the log has
+that step. Prints [[exit code of each rank, stderr of each rank], …] as JSON.
 """
 
 from __future__ import annotations

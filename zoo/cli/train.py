@@ -1,10 +1,7 @@
 """`zoo train`, `zoo sweep` and `zoo eval`: one Hydra app each, on the folder that holds all names.
 
-The app is a plain `@hydra.main`, so everything that Hydra's command line can do works: choices
-and values, `+`, `++`
-and `~`, `-m` and launchers, `--cfg`, `--info`, `--help`, shell completion. What differs is what
-a person reads when
-a word is wrong: every refusal, Hydra's included, is one sentence and exit code 2.
+Choices and values, `+`, `++` and `~`, `-m` and launchers, `--cfg`, `--info`, `--help` and shell
+completion are Hydra's; `zoo sweep` is `zoo train -m` with a summary, and `zoo eval` takes a name.
 """
 
 from __future__ import annotations
@@ -14,16 +11,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from zoo.cli.hydra_app import SHOWS, quote, run_app
 from zoo.errors import ConfigError, ZooError
 
 __all__ = ["main"]
 
-SHOWS = ("--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--version")
 FAILED = "error.txt"  # beside a job of a sweep that could not run
 
 
@@ -38,8 +34,7 @@ def main(argv: Sequence[str]) -> int:
     return _train(words)
 
 
-# -- zoo train, zoo sweep
-# ------------------------------------------------------------------------------------------
+# -- zoo train, zoo sweep --------------------------------------------------------------------------
 
 
 def _train(words: list[str]) -> int:
@@ -54,7 +49,7 @@ def _train(words: list[str]) -> int:
         codes.append(_train_one(cfg))
 
     try:
-        _run_app("train", words, _train_job if sweeps else task)
+        run_app("train", words, _train_job if sweeps else task)
     except ZooError:
         if sweep_dir is not None and [p.name for p in sweep_dir.glob("*")] == ["multirun.yaml"]:
             shutil.rmtree(sweep_dir)  # refused before any job ran
@@ -133,7 +128,7 @@ def _sweep_dir(words: list[str]) -> Path:
 
 
 def _set_dir(folder: Path) -> str:
-    return f"hydra.sweep.dir={_quote(str(folder))}"
+    return f"hydra.sweep.dir={quote(str(folder))}"
 
 
 def _summarise(folder: Path) -> int:
@@ -172,7 +167,6 @@ def _cell(value: Any) -> str:
 
 
 # -- zoo eval --------------------------------------------------------------------------------------
-# ----------------
 
 
 def _evaluate(words: list[str]) -> int:
@@ -182,7 +176,7 @@ def _evaluate(words: list[str]) -> int:
     for index, word in enumerate(words):  # zoo eval runs/7: the one word that is no key=value
         is_name = not word.startswith(("-", "+", "~")) and "=" not in word
         if is_name and (index == 0 or words[index - 1] not in takers):
-            words[index] = f"of={_quote(word)}"
+            words[index] = f"of={quote(word)}"
 
     def task(cfg: Any) -> None:
         from zoo.training.compose import typed
@@ -196,135 +190,8 @@ def _evaluate(words: list[str]) -> int:
         else:
             print("\n".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-    _run_app("eval", words, task)
+    run_app("eval", words, task)
     return 0
-
-
-# -- Hydra -----------------------------------------------------------------------------------------
-# ----------------
-
-
-def _run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
-    """Runs a Hydra app on conf/NAME.yaml with the words as its command line."""
-    import hydra
-
-    from zoo.registry import conf_dir
-    from zoo.training.compose import Loader, install
-
-    _check_flags(name, words)
-    install()
-    Loader.strict = not set(SHOWS) & set(words)
-    problems: list[ZooError] = []
-
-    def job(cfg: Any) -> None:
-        try:
-            task(cfg)
-        except ZooError as problem:  # raised below: Hydra would print the overrides before it
-            problems.append(problem)
-
-    app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
-    with _command_line([f"zoo {name}", *words]), _in_our_words():
-        try:
-            app()
-        except SystemExit as done:  # --help and the like end so
-            if done.code:
-                raise
-    if problems:
-        raise problems[0]
-
-
-@contextmanager
-def _command_line(words: list[str]) -> Iterator[None]:
-    """Hydra reads sys.argv, and hides errors behind sys.exit(1) unless asked for them."""
-    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = words, "1"
-    try:
-        yield
-    finally:
-        sys.argv = argv
-        del os.environ["HYDRA_FULL_ERROR"]
-        if full is not None:
-            os.environ["HYDRA_FULL_ERROR"] = full
-
-
-@contextmanager
-def _in_our_words() -> Iterator[None]:
-    """Turns Hydra's errors into ours: one sentence, with the nearest right name."""
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        yield
-    except OverrideParseException as error:
-        raise ConfigError(
-            f"{error.override!r} cannot be read: {_first_line(error)}; quote what is no plain "
-            "word, as in 'key=\"a, b\"'."
-        ) from None
-    except MissingConfigException as error:
-        _missing(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_composition(error)) from None
-
-
-def _missing(error: Any) -> NoReturn:
-    """A node that is not there: the registry says it best, and knows the nearest name."""
-    from zoo.registry.folders import GROUPS
-    from zoo.training.compose import check_option
-
-    group, _, option = (error.missing_cfg_file or "").removesuffix(".yaml").partition("/")
-    if group in GROUPS and option:
-        check_option(group, option)
-    raise ConfigError(_first_line(error)) from None
-
-
-def _composition(error: Exception) -> str:
-    text = str(error)
-    if "Could not override" in text and "No match in the defaults list" in text:
-        group = text.partition("'")[2].partition("'")[0]
-        return (
-            f"{group}: this is no choice of the experiment; set a part where it stands, as in "
-            f"model.backbone.{group.partition('@')[0]}=NAME."
-        )
-    if "requires --multirun" in text or "Ambiguous value for argument" in text:
-        word = text.partition("'")[2].partition("'")[0]
-        return (
-            f"{word}: several values make a sweep, which is zoo sweep (or -m); a list is key=[a,b]."
-        )
-    cause = error.__cause__ or error.__context__
-    reason = f" ({_first_line(cause)})" if cause is not None and not text else ""
-    return f"{_first_line(error)}{reason}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0].rstrip(".")
-
-
-def _check_flags(name: str, words: list[str]) -> None:
-    """Raises ConfigError with the nearest option for a flag that Hydra would answer with its
-    whole usage."""
-    from hydra._internal.utils import get_args_parser
-
-    from zoo.registry.suggest import hint
-
-    parser = get_args_parser()
-    parser.error = _refuse(name)  # type: ignore[assignment]
-    _, unknown = parser.parse_known_args([w for w in words if w not in ("--version", "-sc")])
-    for word in unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        raise ConfigError(f"zoo {name} does not understand {word!r}.{hint(word, known)}")
-
-
-def _refuse(name: str) -> Callable[[str], NoReturn]:
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"zoo {name}: {message}.")
-
-    return refuse
-
-
-def _quote(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _say(text: str, stream: Any = None) -> None:

@@ -72,8 +72,7 @@ def _bend(seeds: Tensor, size: torch.Size, amount: float) -> Tensor:  # b -> b h
 
 def boxes(share: Tensor, where: Tensor, height: int, width: int) -> Tensor:  # b, b 2 -> b 1 h w
     """Returns a mask of one box per sample with `share` of the area (before it is cut at the
-    border), in the shape of
-    the picture, around the centre `where` (row and column in [0, 1))."""
+    border), in the shape of the picture, around the centre `where` (row and column in [0, 1))."""
     side = share.sqrt()
     masks = []
     for axis, length in ((0, height), (1, width)):

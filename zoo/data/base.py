@@ -35,8 +35,7 @@ class Dataset(Protocol):
         """Returns the samples of `indices` as tensors with b first.
 
         `seeds` (b) int64 is given in training: everything random about sample i is drawn from
-        `seeds[i]`
-        (`zoo.data.draw`) and from nothing else. None asks for the samples as they are.
+        `seeds[i]` (`zoo.data.draw`) and from nothing else. None asks for the samples as they are.
         """
         ...
 

@@ -2,13 +2,11 @@
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
     Learning Repository, 1998,
-doi 10.24432/C50P49, licence CC BY 4.0; the 1797 scans are the ones that scikit-learn distributes
-as `load_digits`.
-Each is 8 x 8 pixels of 17 greys, made from a 32 x 32 scan by counting ink in blocks of 4 x 4;
-here they are
-enlarged to 32 x 32 again. The file digits.npz holds `images` (n 8 8), `labels` (n) and
-`held_out` (360 row
-numbers, stratified by label; scikit-learn's `train_test_split` with `random_state=0`).
+doi 10.24432/C50P49, licence CC BY 4.0; the 1797 scans are the ones that scikit-learn distributes as
+`load_digits`. Each is 8 x 8 pixels of 17 greys, made from a 32 x 32 scan by counting ink in blocks
+of 4 x 4; here they are enlarged to 32 x 32 again. The file digits.npz holds `images` (n 8 8),
+`labels` (n) and `held_out` (360 row numbers, stratified by label; scikit-learn's `train_test_split`
+with `random_state=0`).
 """
 
 # n digits, h w pixels

@@ -2,11 +2,9 @@
 before.
 
 The order of the data, augmentations and mixing draw from here, so that any worker, thread or
-process can make any
-sample of any step by itself, and one process, many, or a resumed run make the same ones. The
-mixing function is
-splitmix64 (Steele, Lea and Flood 2014), in 64-bit integers that wrap, on whatever device its
-input is.
+process can make any sample of any step by itself, and one process, many, or a resumed run make the
+same ones. The mixing function is splitmix64 (Steele, Lea and Flood 2014), in 64-bit integers that
+wrap, on whatever device its input is.
 """
 
 # b samples, k numbers for each
@@ -73,10 +71,9 @@ def permute(indices: Tensor, length: int, seed: int) -> Tensor:  # b -> b
     """Returns where a random permutation of range(length) sends each index, without making the
     permutation.
 
-    A Feistel network over the smallest even number of bits that holds `length`; what lands
-    outside walks on until it
-    is inside (Black and Rogaway 2002, cycle walking). Any index costs the same, and nothing is
-    stored.
+    A Feistel network over the smallest even number of bits that holds `length`; what lands outside
+    walks on until it is inside (Black and Rogaway 2002, cycle walking). Any index costs the same,
+    and nothing is stored.
     """
     half = max(1, ((length - 1).bit_length() + 1) // 2)
     low = (1 << half) - 1

@@ -1,11 +1,9 @@
 """From a data set to the batches of a step: which samples is a function of (seed, step), and
 nothing else.
 
-The training data is one endless sequence: epoch after epoch, each in an order of its own. Step s
-of a run takes
-positions [s B, (s + 1) B) of it, whatever the number of processes, so a run that is resumed, or
-moved to more
-machines, goes on with exactly the samples that it had not seen.
+The training data is one endless sequence: epoch after epoch, each in an order of its own. Step s of
+a run takes positions [s B, (s + 1) B) of it, whatever the number of processes, so a run that is
+resumed, or moved to more machines, goes on with exactly the samples that it had not seen.
 """
 
 # B global batch, b micro batch, W processes, A micro batches a step and process: B = W A b
@@ -88,9 +86,9 @@ class TrainLoader:
 class EvalLoader:
     """One pass over a data set in its own order, each sample once, shared among W processes.
 
-    Every process yields the same number of batches (sharded models compute together or not at
-    all): one that has run
-    out of samples yields a first sample again with `valid` false. `valid` (b) is in every batch.
+    Every process yields the same number of batches (sharded models compute together or not at all):
+    one that has run out of samples yields a first sample again with `valid` false. `valid` (b) is
+    in every batch.
     """
 
     def __init__(

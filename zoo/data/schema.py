@@ -50,9 +50,8 @@ class DigitsConfig(ImageDataConfig):
 @kind("data", "image-folder", builds="zoo.data.folder:ImageFolderData")
 @dataclass(kw_only=True)
 class ImageFolderConfig(ImageDataConfig):
-    """Folders of pictures, a folder for each class: `FOLDER/train/cat/1.png`, or
-    `FOLDER/cat/1.png` and a share held
-    out."""
+    """Folders of pictures, a folder for each class: `FOLDER/train/cat/1.png`, or `FOLDER/cat/1.png`
+    and a share held out."""
 
     folder: str | None = setting(None, "where they lie; must be given")
     train: str = setting("train", "folder of the training pictures in it, where there is one")

@@ -6,8 +6,8 @@ goes on from.
     RUN/checkpoints/last                the name of the newest
 
 The shards are torch.distributed.checkpoint's: they load into any number of processes and any
-strategy. Their
-metadata is a pickle, so go on only from runs that you trust; a run's `model/` folder holds none.
+strategy. Their metadata is a pickle, so go on only from runs that you trust; a run's `model/`
+folder holds none.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class Checkpoints:
         self.folder, self.world, self.keep = folder, world, keep
 
     # -- writing -----------------------------------------------------------------------------------
-    # ----------------
 
     def save(self, step: int, tensors: dict[str, Any], state: dict[str, Any]) -> Path:
         """Writes a checkpoint and returns its folder; raises SaveFailed, in every process, when
@@ -132,7 +131,6 @@ class Checkpoints:
         return None
 
     # -- reading -----------------------------------------------------------------------------------
-    # ----------------
 
     def found(self) -> list[Found]:
         """Returns the finished checkpoints, newest first."""

@@ -57,10 +57,9 @@ class Classification(Objective):
     def mix(self, pixels: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns (mixed pictures, partner of each, share b of its own label that each keeps).
 
-        Samples mix in pairs of neighbours, by numbers drawn from the first one's seed, so a
-        step's pairs are the
-        same for any number of processes (as long as each has an even number of samples; a last
-        odd one stays alone).
+        Samples mix in pairs of neighbours, by numbers drawn from the first one's seed, so a step's
+        pairs are the same for any number of processes (as long as each has an even number of
+        samples; a last odd one stays alone).
         """
         count = len(pixels)
         own = torch.arange(count, device=pixels.device)
@@ -105,9 +104,8 @@ def _logits(model: nn.Module, pixels: Tensor) -> Tensor:
 def beta_quantile(u: Tensor, alpha: float) -> Tensor:
     """Returns the numbers below which a share `u` of a Beta(alpha, alpha) distribution lies.
 
-    Drawn this way, a sample is a function of one uniform number. The density is integrated over
-    t = x^alpha, in
-    which it has no pole, from 0 to the middle; the other half is its mirror image.
+    Drawn this way, a sample is a function of one uniform number. The density is integrated over t =
+    x^alpha, in which it has no pole, from 0 to the middle; the other half is its mirror image.
     """
     points = 2049
     t = torch.linspace(0, 0.5**alpha, points, dtype=torch.float64)

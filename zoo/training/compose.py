@@ -2,17 +2,13 @@
 over them.
 
 Hydra chooses and composes the nodes (`model=…`, `experiment=…`, defaults lists). It cannot lay
-values over them the
-way people write them, for two reasons. A node holds only what differs from its schema, so
-`model.backbone.depth=3`
-names a key that is not there, which Hydra refuses; and a part may be a plain name (`position:
-rope`), which Hydra
-replaces by an empty mapping when `position.theta=5` reaches into it, so that `rope` is lost. So
-`Loader` gives Hydra
-the choices alone and lays the values with `zoo.registry.apply_overrides`, the function behind
-`zoo.config`. That
-happens inside `load_configuration`, which every road takes: runs, each job of a sweep, `--cfg`,
-`--help`.
+values over them the way people write them, for two reasons. A node holds only what differs from its
+schema, so `model.backbone.depth=3` names a key that is not there, which Hydra refuses; and a part
+may be a plain name (`position: rope`), which Hydra replaces by an empty mapping when
+`position.theta=5` reaches into it, so that `rope` is lost. So `Loader` gives Hydra the choices
+alone and lays the values with `zoo.registry.apply_overrides`, the function behind `zoo.config`.
+That happens inside `load_configuration`, which every road takes: runs, each job of a sweep,
+`--cfg`, `--help`.
 
 This module imports hydra, and is imported by the commands that are Hydra apps only.
 """
@@ -191,14 +187,14 @@ def lay(base: dict[str, Any], values: list[Override], choices: list[Override]) -
 def _resumed(folder: str, choices: list[Override]) -> dict[str, Any]:
     from zoo.training.record import read_run_mapping
 
+    mapping = read_run_mapping(folder)
+    if mapping is None:
+        raise ConfigError(f"resume: {folder} holds no run (no experiment.json).")
     if choices:
         raise ConfigError(
             f"{choices[0].input_line}: resume={folder} goes on with that run's own nodes; "
             "leave it out."
         )
-    mapping = read_run_mapping(folder)
-    if mapping is None:
-        raise ConfigError(f"resume: {folder} holds no run (no experiment.json).")
     return mapping
 
 

@@ -115,8 +115,7 @@ def pick_device(name: str, index: int = 0) -> torch.device:
     return device
 
 
-# -- spreading a model
-# ---------------------------------------------------------------------------------------------
+# -- spreading a model -----------------------------------------------------------------------------
 
 
 def spread(model: nn.Module, world: World, config: TrainerConfig) -> nn.Module:

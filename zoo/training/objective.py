@@ -1,9 +1,8 @@
 """What a model is trained for. The loop calls these methods and knows nothing else of a modality.
 
 To add an objective: a schema in a `schema.py` (`@kind("objective", "my-kind",
-builds="module:Class")`), a class like
-`Objective`, and a node `conf/objective/my-kind.yaml`. The class is built with its config and
-called as
+builds="module:Class")`), a class like `Objective`, and a node `conf/objective/my-kind.yaml`. The
+class is built with its config and called as
 
     objective.check(model, data)        before anything runs: ConfigError for what cannot work
     together
@@ -18,9 +17,8 @@ called as
     which direction
 
 A training batch holds `seeds` (b): whatever is random about sample i is drawn from `seeds[i]` with
-`zoo.data.draw`, so that it does not depend on how a step is divided among processes. Call the
-model as
-`model(...)` only: gradients are added up in that call, and what hangs on the model's other
+`zoo.data.draw`, so that it does not depend on how a step is divided among processes. Call the model
+as `model(...)` only: gradients are added up in that call, and what hangs on the model's other
 methods is not seen.
 """
 

@@ -20,9 +20,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     """Returns two groups of the parameters that learn: those with weight decay and those without.
 
     What decays is the `weight` of two or more dimensions of any layer but an embedding or a
-    position table; so
-    norms, biases, learned tokens and scales do not. `config.decay` and `config.no_decay` change
-    that by name.
+    position table; so norms, biases, learned tokens and scales do not. `config.decay` and
+    `config.no_decay` change that by name.
     """
     tables = (nn.Embedding, Embedding, Position)
     kept = {

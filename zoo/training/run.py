@@ -112,8 +112,7 @@ def _check_name(name: str) -> None:
         read_tagged("model", parsed)
 
 
-# -- the parts of a run
-# --------------------------------------------------------------------------------------------
+# -- the parts of a run ----------------------------------------------------------------------------
 
 
 def _with_labels(config: ExperimentConfig, data: Any) -> ExperimentConfig:

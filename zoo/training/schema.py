@@ -14,7 +14,6 @@ from zoo.registry import kind, parse_name, part, section, setting
 from zoo.registry.suggest import hint
 
 # -- objectives ------------------------------------------------------------------------------------
-# ----------------
 
 
 @dataclass(kw_only=True)
@@ -46,7 +45,6 @@ class ClassificationConfig(ObjectiveConfig):
 
 
 # -- optimisers ------------------------------------------------------------------------------------
-# ----------------
 
 
 @dataclass(kw_only=True)
@@ -84,7 +82,6 @@ class TimmOptimConfig(OptimConfig):
 
 
 # -- schedules -------------------------------------------------------------------------------------
-# ----------------
 
 
 @dataclass(kw_only=True)
@@ -128,7 +125,6 @@ class InverseSqrtScheduleConfig(ScheduleConfig):
 
 
 # -- the trainer -----------------------------------------------------------------------------------
-# ----------------
 
 
 @kind("trainer", "loop", builds="zoo.training.loop:Trainer")
@@ -182,7 +178,6 @@ class TrainerConfig:
 
 
 # -- experiments -----------------------------------------------------------------------------------
-# ----------------
 
 
 @dataclass(kw_only=True)
