@@ -59,7 +59,7 @@ def test_every_folder_is_a_group():
     assert folders - set(GROUPS) <= {"hydra"}
 
 
-@pytest.mark.parametrize("key", sorted(OURS))
+@pytest.mark.parametrize("key", sorted(OURS), ids="-".join)
 def test_every_setting_says_what_it_means(key):
     schema = OURS[key]
     assert (schema.__doc__ or "").strip() and not schema.__doc__.startswith(f"{schema.__name__}(")
@@ -68,7 +68,7 @@ def test_every_setting_says_what_it_means(key):
             assert field.metadata.get("doc"), f"{schema.__name__}.{field.name} has no comment"
 
 
-@pytest.mark.parametrize("key", sorted(OURS))
+@pytest.mark.parametrize("key", sorted(OURS), ids="-".join)
 def test_every_default_obeys_its_schema(key):
     group, name = key
     try:
@@ -79,7 +79,7 @@ def test_every_default_obeys_its_schema(key):
         assert resolve(group, to_mapping(config)) == config
 
 
-@pytest.mark.parametrize("key", sorted(OURS))
+@pytest.mark.parametrize("key", sorted(OURS), ids="-".join)
 def test_every_kind_builds_something(key):
     module, _, name = OURS[key].zoo_builds.partition(":")
     assert module.startswith("zoo.")

@@ -38,9 +38,9 @@ from zoo.registry.suggest import hint
 if TYPE_CHECKING:
     from zoo.registry.report import Report
 
-__all__ = ["Plugin", "describe", "namespace_problem", "plugin_of", "plugins"]
+__all__ = ["Plugin", "check_namespace", "describe", "namespace_problem", "plugin_of", "plugins"]
 
-NAMESPACE = re.compile(r"[a-z][a-z0-9_-]*")
+NAMESPACE = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 RESERVED = ("dir", "hf", "zoo")  # as a namespace they would read like something else
 
 
@@ -183,16 +183,16 @@ def forget_plugins() -> None:
 
 def _locate(plugin: Plugin) -> None:
     """Finds the package's folder and looks at the names below conf/, without an import."""
-    if not NAMESPACE.fullmatch(plugin.name) or plugin.name in RESERVED:
-        taken = " or ".join(RESERVED)
-        plugin.error = f"{plugin.name!r} is no namespace: take a lower-case word, not {taken}."
-        return
     try:
+        check_namespace(plugin.name)
         plugin.location = _find_package(plugin.package)
         if plugin.location is None:
             plugin.error = f"there is no package {plugin.package!r}; install it again."
             return
         outside = _outside(plugin.location / "conf", plugin.name)
+    except PluginError as error:
+        plugin.error = str(error)
+        return
     except Exception as error:  # whatever is wrong here must not take other names with it
         plugin.error = f"{type(error).__name__}: {error}"
         return
@@ -201,6 +201,13 @@ def _locate(plugin: Plugin) -> None:
             f"its names must lie under conf/{outside.parent.name}/{plugin.name}/, "
             f"found {outside.name!r}."
         )
+
+
+def check_namespace(name: str) -> None:
+    """Raises PluginError unless a plugin can be called so."""
+    if not NAMESPACE.fullmatch(name) or name in RESERVED:
+        taken = " or ".join(RESERVED)
+        raise PluginError(f"{name!r} is no namespace: take a lower-case word, not {taken}.")
 
 
 def _find_package(package: str) -> Path | None:
