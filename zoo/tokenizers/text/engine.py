@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, ZooError
 
 __all__ = [
     "Engine",
     "LibraryEngine",
     "TableEngine",
     "added_token",
-    "alphabet_room",
     "library",
     "new_spec",
     "train_spec",
@@ -212,20 +212,62 @@ class TableEngine(Engine):
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")")
 
 
-def alphabet_room(vocabulary: int, special: Sequence[str]) -> int:
-    """Returns how many characters a vocabulary may hold when each takes two tokens, inside a word
-    and at its edge."""
-    room = (vocabulary - len(special)) // 4
-    if room < 1:
-        raise ConfigError(
-            f"vocabulary: {vocabulary} leaves no room beside {len(special)} special tokens."
-        )
-    return room
+def train_spec(
+    spec: Mapping[str, Any],
+    texts: Iterable[str],
+    trainer: Callable[[list[str]], Any],
+    special: Sequence[str],
+    characters: int | None = None,
+    mark: Callable[[str], Iterable[str]] | None = None,
+) -> dict[str, Any]:
+    """Returns the spec with the vocabulary that one of the library's trainers finds in the texts.
 
-
-def train_spec(spec: Mapping[str, Any], texts: Iterable[str], trainer: Any) -> dict[str, Any]:
-    """Returns the spec with the vocabulary that one of the library's trainers finds in the
-    texts."""
+    Args:
+        trainer: makes the trainer from the tokens that come first in the vocabulary.
+        special: special tokens.
+        characters: how many different ones the vocabulary may hold; rarer ones are dropped from
+            the texts first.
+        mark: the single-character pieces of a word, where they are spelt otherwise than the
+            characters (`##b`, `b</w>`); they get their ids before training. The library would do
+            both by itself, but in an order that changes from run to run.
+    Raises: ConfigError.
+    """
     tokenizer = library().Tokenizer.from_str(json.dumps(spec))
-    tokenizer.train_from_iterator(texts, trainer=trainer)
-    return json.loads(tokenizer.to_str())
+    first = list(special)
+    if characters is not None:
+        texts = _common(texts, tokenizer.normalizer, characters)
+    if mark is not None:
+        pieces = {piece for word in _words(texts, tokenizer) for piece in mark(word)}
+        first += sorted(pieces.difference(special))
+    try:
+        tokenizer.train_from_iterator(texts, trainer=trainer(first))
+    except ZooError:  # from the texts themselves
+        raise
+    except Exception as error:  # the library raises plain Exception
+        raise ConfigError(f"These texts train no tokenizer: {error}.") from None
+    trained = json.loads(tokenizer.to_str())
+    added = [token for token in trained["added_tokens"] if token["content"] in special]
+    return {**trained, "added_tokens": added}
+
+
+def _words(texts: Iterable[str], tokenizer: Any) -> set[str]:
+    """Returns every word that the pipeline cuts out of the texts."""
+    normalize, cut = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+    return {word for text in texts for word, _ in cut(normalize(text))}
+
+
+def _common(texts: Iterable[str], normalizer: Any, characters: int) -> list[str]:
+    """Returns the texts without all but their most frequent characters."""
+    if characters < 1:
+        raise ConfigError("vocabulary: leaves no room beside the special tokens.")
+    kept = list(texts)
+    counts: Counter[str] = Counter()
+    for text in kept:
+        counts.update(text if normalizer is None else normalizer.normalize_str(text))
+    if len(counts) <= characters:
+        return kept
+    order = sorted(counts, key=lambda character: (-counts[character], character))
+    dropped = str.maketrans(dict.fromkeys(order[characters:], ""))
+    if normalizer is not None:
+        kept = [normalizer.normalize_str(text) for text in kept]
+    return [text.translate(dropped) for text in kept]

@@ -47,19 +47,30 @@ _BARE: dict[str, dict[str, str]] = {
 def read_tokenizer(
     folder: str | Path, *overrides: str | Mapping[str, Any], kind: str | None = None
 ) -> TextTokenizer:
-    """Returns the tokenizer of a folder of public files: of a hub repository, or written by `save`.
+    """Returns the tokenizer of a folder of public files: of a hub repository, or written by `save`;
+    or of one tiktoken file, whose pattern and special tokens the overrides say.
 
     `kind` says what bare vocabulary files hold when nothing in the folder does; overrides are those
     of `zoo.config`.
     Raises: DataError, ConfigError.
     """
-    files = PublicFiles(Path(folder))
-    if not files.folder or not files.folder.is_dir():
+    path = Path(folder)
+    if path.suffix == ".tiktoken" and path.is_file():
+        from zoo.tokenizers.text.schemes.byte_bpe import ByteBPETokenizer
+
+        config = resolve("tokenizer", _overridden({"kind": "byte-bpe"}, overrides))
+        return ByteBPETokenizer(config, spec=ByteBPETokenizer.spec_of_ranks(config, path))
+    files = PublicFiles(path)
+    if not path.is_dir():
         raise DataError(f"{folder}: there is no such folder of tokenizer files.")
-    mapping = _mapping_of(files, kind)
+    mapping = _overridden(_mapping_of(files, kind), overrides)
+    return build(resolve("tokenizer", mapping), folder=files)
+
+
+def _overridden(mapping: dict[str, Any], overrides: Any) -> dict[str, Any]:
     for override in overrides:
         mapping = apply_overrides(mapping, [override] if isinstance(override, str) else override)
-    return build(resolve("tokenizer", mapping), folder=files)
+    return mapping
 
 
 def read_config(folder: str | Path, kind: str | None = None) -> TextTokenizerConfig:
@@ -77,7 +88,12 @@ def _mapping_of(files: PublicFiles, kind: str | None) -> dict[str, Any]:
         return dict(ours["config"])
     base = {"kind": kind} if kind is not None else _family(files) or {"kind": _kind(files)}
     base.pop("reads", None)
-    for key in ("repo", "revision", "folder"):
+    for key in (
+        "repo",
+        "revision",
+        "folder",
+        "length",
+    ):  # what a family's node says of its own files
         base.pop(key, None)
     settings = files.settings
     if files.tokenizer_json is not None and kind is None:
@@ -97,9 +113,7 @@ def _mapping_of(files: PublicFiles, kind: str | None) -> dict[str, Any]:
     if not bare:
         # a family's usual tokens must not grow a vocabulary that is whole already
         known = files.known_tokens
-        special = {
-            key: token for key, token in special.items() if key in ROLES and token in known
-        }
+        special = {key: token for key, token in special.items() if key in ROLES and token in known}
     special.update(files.roles)
     if files.extra:
         special["extra"] = files.extra

@@ -87,11 +87,8 @@ class ExactUnigram:
                 previous = piece.endswith(" ")
             if not spaced:
                 previous = False
-        found = "".join(out)
-        if not found:
-            return ""
-        if model.dummy_prefix:
-            found = MARK + found
+        prefix = MARK if model.dummy_prefix and text else ""
+        found = prefix + "".join(out)
         return found.rstrip(MARK) if spaced else found
 
     def _cut(self, text: str) -> list[tuple[int, int, int]]:

@@ -49,8 +49,8 @@ def train_tokenizer(
     special: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> TextTokenizer:
-    """Returns a tokenizer with a new vocabulary; the same texts in the same order give the same
-    one.
+    """Returns a tokenizer with a new vocabulary. The same texts in the same order give the same
+    one, but for unigram, which the library trains with sums whose order changes from run to run.
 
     Args:
         kind: a scheme (byte-bpe, wordpiece, unigram, sentencepiece-bpe, word-bpe, character), or a

@@ -113,15 +113,20 @@ class ByteBPETokenizer(TextTokenizer):
                 f"vocabulary: {vocabulary} is less than the 256 bytes and {len(special)} special "
                 "tokens."
             )
-        mark = {"end_of_word_suffix": config.word_end} if config.word_end else {}
-        trainer = library().trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=special,
-            initial_alphabet=list(byte_alphabet()),
-            show_progress=False,
-            **mark,
-        )
-        return train_spec(cls._spec(config, {}, []), texts, trainer)
+        letters, ending = list(byte_alphabet()), config.word_end
+        settings = {"end_of_word_suffix": ending} if ending else {"initial_alphabet": letters}
+        # bytes at word ends are tokens of their own, and must have their ids in a fixed order
+        first = [*special, *letters, *(letter + ending for letter in letters if ending)]
+
+        def trainer(tokens: list[str]) -> Any:
+            return library().trainers.BpeTrainer(
+                vocab_size=vocabulary,
+                special_tokens=first if ending else tokens,
+                show_progress=False,
+                **settings,
+            )
+
+        return train_spec(cls._spec(config, {}, []), texts, trainer, special)
 
 
 def read_ranks(path: Path) -> tuple[dict[str, int], list[list[str]]]:
@@ -133,7 +138,9 @@ def read_ranks(path: Path) -> tuple[dict[str, int], list[list[str]]]:
         for line in path.read_bytes().splitlines():
             if line:
                 token, rank = line.split()
-                ranks[base64.b64decode(token, validate=True)] = int(rank)
+                # Whisper's file holds one empty token, written as padding without content
+                data = b"" if token == b"=" else base64.b64decode(token, validate=True)
+                ranks[data] = int(rank)
     except ValueError:
         raise DataError(f"{path} is no tiktoken file of base64 tokens and ranks.") from None
 

@@ -107,12 +107,14 @@ class SentencePieceBPETokenizer(TextTokenizer):
             "prepend_scheme": "always",
             "split": True,
         }
-        trainer = library().trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=reserved,
-            limit_alphabet=max(64, (vocabulary - len(reserved)) // 4),
-            show_progress=False,
-        )
-        trained = train_spec(new_spec(model, {"pre_tokenizer": split}), texts, trainer)
+
+        def trainer(first: list[str]) -> Any:
+            return library().trainers.BpeTrainer(
+                vocab_size=vocabulary, special_tokens=first, show_progress=False
+            )
+
+        room = (vocabulary - len(reserved)) // 2
+        empty = new_spec(model, {"pre_tokenizer": split})
+        trained = train_spec(empty, texts, trainer, reserved, room)
         kept = [token for token in trained["added_tokens"] if token["content"] in special]
         return new_spec(trained["model"], cls.pipeline(config), kept)

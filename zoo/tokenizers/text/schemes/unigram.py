@@ -100,14 +100,19 @@ class UnigramTokenizer(TextTokenizer):
     def train(cls, config: UnigramConfig, texts: Iterable[str], vocabulary: int) -> dict[str, Any]:
         if config.special.unk is None:
             raise ConfigError("special.unk: a unigram vocabulary needs a token for the unknown.")
-        trainer = library().trainers.UnigramTrainer(
-            vocab_size=vocabulary,
-            special_tokens=config.special.tokens(),
-            unk_token=config.special.unk,
-            show_progress=False,
-        )
+        special = config.special.tokens()
+
+        def trainer(first: list[str]) -> Any:
+            return library().trainers.UnigramTrainer(
+                vocab_size=vocabulary,
+                special_tokens=first,
+                unk_token=config.special.unk,
+                show_progress=False,
+            )
+
         model = {"type": "Unigram", "unk_id": None, "vocab": [], "byte_fallback": False}
-        return train_spec(new_spec(model, cls.pipeline(config)), texts, trainer)
+        room = (vocabulary - len(special)) // 2
+        return train_spec(new_spec(model, cls.pipeline(config)), texts, trainer, special, room)
 
 
 def _replace(old: str, new: str) -> dict[str, Any]:

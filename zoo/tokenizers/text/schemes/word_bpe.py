@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zoo.tokenizers.text.engine import alphabet_room, library, new_spec, train_spec
+from zoo.tokenizers.text.engine import library, new_spec, train_spec
 from zoo.tokenizers.text.files import PublicFiles, read_lines, read_merges
 from zoo.tokenizers.text.schema import WordBPEConfig
 from zoo.tokenizers.text.tokenizer import TextTokenizer
@@ -63,12 +63,20 @@ class WordBPETokenizer(TextTokenizer):
     @classmethod
     def train(cls, config: WordBPEConfig, texts: Iterable[str], vocabulary: int) -> dict[str, Any]:
         special = config.special.tokens()
-        trainer = library().trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=special,
-            limit_alphabet=alphabet_room(vocabulary, special),
-            end_of_word_suffix=WORD_END,
-            show_progress=False,
-        )
-        empty = word_bpe_model({}, [], config.special.unk)
-        return train_spec(new_spec(empty, cls.pipeline(config)), texts, trainer)
+
+        def trainer(first: list[str]) -> Any:
+            return library().trainers.BpeTrainer(
+                vocab_size=vocabulary,
+                special_tokens=first,
+                end_of_word_suffix=WORD_END,
+                show_progress=False,
+            )
+
+        # a character takes two tokens: inside a word, and at its end
+        room = (vocabulary - len(special)) // 4
+        empty = new_spec(word_bpe_model({}, [], config.special.unk), cls.pipeline(config))
+        return train_spec(empty, texts, trainer, special, room, _marked)
+
+
+def _marked(word: str) -> list[str]:
+    return [*word[:-1], word[-1:] + WORD_END]

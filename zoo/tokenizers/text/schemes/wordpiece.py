@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zoo.tokenizers.text.engine import alphabet_room, library, new_spec, train_spec
+from zoo.tokenizers.text.engine import library, new_spec, train_spec
 from zoo.tokenizers.text.files import PublicFiles, read_lines
 from zoo.tokenizers.text.schema import WordPieceConfig
 from zoo.tokenizers.text.tokenizer import TextTokenizer
@@ -57,10 +57,16 @@ class WordPieceTokenizer(TextTokenizer):
         cls, config: WordPieceConfig, texts: Iterable[str], vocabulary: int
     ) -> dict[str, Any]:
         special = config.special.tokens()
-        trainer = library().trainers.WordPieceTrainer(
-            vocab_size=vocabulary,
-            special_tokens=special,
-            limit_alphabet=alphabet_room(vocabulary, special),
-            show_progress=False,
-        )
-        return train_spec(cls._spec(config, {}), texts, trainer)
+
+        def trainer(first: list[str]) -> Any:
+            return library().trainers.WordPieceTrainer(
+                vocab_size=vocabulary, special_tokens=first, show_progress=False
+            )
+
+        # a character takes two tokens: at the beginning of a word, and inside
+        room = (vocabulary - len(special)) // 4
+        return train_spec(cls._spec(config, {}), texts, trainer, special, room, _marked)
+
+
+def _marked(word: str) -> list[str]:
+    return [word[:1], *(f"##{character}" for character in word[1:])]
