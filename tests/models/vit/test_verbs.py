@@ -14,7 +14,7 @@ from zoo.nn.attention import Record
 
 @pytest.fixture(scope="module")
 def model():
-    return zoo.create("vit-digits", "registers=2", seed=0).eval()
+    return zoo.create("vit-digits", "registers=2", "backbone.position=learned-grid", seed=0).eval()
 
 
 def drawn(count: int = 3, size: int = 40) -> list[np.ndarray]:

@@ -287,14 +287,14 @@ def test_files_that_do_not_fit_are_refused(tmp_path) -> None:
     ],
 )
 def test_what_timm_has_no_word_for_is_not_dropped(override, words, tmp_path) -> None:
-    model = zoo.create("vit-digits", override, seed=0)
+    model = zoo.create("vit-digits", "backbone.position=learned-grid", override, seed=0)
     with pytest.raises(ConfigError, match=words) as error:
         zoo.save(model, tmp_path, format="timm-vit")
     assert "timm-vit" in str(error.value)
 
 
 def test_what_was_made_here_opens_there(tmp_path) -> None:
-    ours = zoo.create("vit-digits", "backbone.layer_scale=0.1", seed=3).eval()
+    ours = zoo.create("vit-digits", "backbone.position=learned-grid", "backbone.layer_scale=0.1", seed=3).eval()
     zoo.save(ours, tmp_path, format="timm-vit")
     theirs = reopened(tmp_path)
     pixels = pictures(1, 32, 32)
