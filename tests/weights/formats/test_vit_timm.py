@@ -294,7 +294,9 @@ def test_what_timm_has_no_word_for_is_not_dropped(override, words, tmp_path) -> 
 
 
 def test_what_was_made_here_opens_there(tmp_path) -> None:
-    ours = zoo.create("vit-digits", "backbone.position=learned-grid", "backbone.layer_scale=0.1", seed=3).eval()
+    ours = zoo.create(
+        "vit-digits", "backbone.position=learned-grid", "backbone.layer_scale=0.1", seed=3
+    ).eval()
     zoo.save(ours, tmp_path, format="timm-vit")
     theirs = reopened(tmp_path)
     pixels = pictures(1, 32, 32)
