@@ -143,3 +143,18 @@ def test_its_experiment_runs(acme, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "eval/loss" in done.stdout
     assert sum(1 for _ in tmp_path.rglob("*.safetensors")) == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ("acme/uper", "Unknown format 'acme/uper'. Did you mean 'acme/upper'?"),
+        ("transformers-gpt2", "Format 'transformers-gpt2' holds causal-lm models, not acme/means."),
+    ],
+)
+def test_a_format_that_is_none_or_another_models(acme, tmp_path, weights, message):
+    model = zoo.create("acme/means", seed=0)
+    with pytest.raises(ValueError) as error:
+        zoo.save(model, tmp_path / "x", format=weights)
+    assert str(error.value) == message
+    assert not (tmp_path / "x").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.api.describe import node_config
-from zoo.errors import ConfigError, UnknownName, WeightsError
+from zoo.errors import UnknownName, WeightsError
 from zoo.registry import Name, parse_name, resolve, to_mapping
 from zoo.registry.overrides import apply_overrides
 
@@ -82,9 +82,9 @@ def load(
     file = open_weights(path, allow_pickle=allow_pickle)
     weights: Any = file
     if format_name != "zoo":
-        from zoo.weights.formats import formats
+        from zoo.weights.formats import find_format
 
-        weights = formats()[format_name].weight_map(typed).load(file)
+        weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(file)
     model = build_empty(typed)
     with seeded(seed if partial else None):  # what is new is the same for the same seed
         model.load_report = load_into(
@@ -112,20 +112,10 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
 
     if format == "zoo":
         return save_native(model, folder)
-    from zoo.registry.suggest import hint
     from zoo.weights.files import save_weights
-    from zoo.weights.formats import formats
+    from zoo.weights.formats import find_format
 
-    known = formats()
-    if format not in known:
-        raise UnknownName(
-            f"Unknown format {format!r}.{hint(format, known, 'Known: ' + ', '.join(known) + '.')}"
-        )
-    chosen = known[format]
-    if chosen.kind != model.config.zoo_kind:
-        raise ConfigError(
-            f"Format {format!r} holds {chosen.kind} models, not {model.config.zoo_kind}."
-        )
+    chosen = find_format(format, model.config.zoo_kind)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     public = chosen.write_config(model.config)

@@ -126,9 +126,11 @@ def names(group: str = "model", pattern: str | None = None) -> list[str]:
     plugin by name.
     """
     found = set(index(group))
-    for plugin in plugins().values() if pattern is not None else ():
+    if pattern is None:
+        return sorted(found)
+    for plugin in plugins().values():
         found.update(_made_up(plugin, group, pattern))
-    return sorted(name for name in found if pattern is None or fnmatch.fnmatchcase(name, pattern))
+    return sorted(name for name in found if fnmatch.fnmatchcase(name, pattern))
 
 
 def _made_up(plugin: Plugin, group: str, pattern: str) -> Iterable[str]:

@@ -28,7 +28,7 @@ from zoo.registry.overrides import merge
 
 __all__ = ["KINDS", "build", "kind", "merge", "part", "parts", "section", "setting", "to_mapping"]
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T", bound=type[Any])
 KINDS: dict[tuple[str, str], type] = {}  # (group, kind) -> schema
 RESERVED = ("kind", "name")  # keys that say what a mapping is, so no schema can have them
 

@@ -175,7 +175,8 @@ def _one(group: str, default: Any, base: Any, value: Any, path: str, stored: boo
                 raise ConfigError(f"{path}: this {group} is null; say which one by 'name'.")
             value = lay(default, value)
         value = resolve(group, value, path, stored=stored)
-    if dataclasses.is_dataclass(base) and not isinstance(value, base):
+    asked = isinstance(base, type) and dataclasses.is_dataclass(base)
+    if asked and not isinstance(value, base):
         fitting = sorted(k for (g, k), s in KINDS.items() if g == group and issubclass(s, base))
         raise ConfigError(
             f"{path}: {getattr(value, 'zoo_kind', type(value).__name__)!r} cannot stand here, "

@@ -38,7 +38,7 @@ def check_type(annotation: Any, value: Any, path: str) -> Any:
     if origin is dict:
         _expect(isinstance(value, Mapping), "a mapping", value, path)
         return {str(k): check_type(arguments[1], v, f"{path}.{k}") for k, v in value.items()}
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         from zoo.registry.typed import validate
 
         return value if isinstance(value, annotation) else validate(annotation, value, path)

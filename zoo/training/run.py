@@ -144,7 +144,7 @@ def _weights(config: ExperimentConfig) -> Any:
     """Returns the tensors to start from, by the model's own names."""
     from zoo.api import build as api
     from zoo.weights.files import open_weights
-    from zoo.weights.formats import formats
+    from zoo.weights.formats import find_format
 
     assert config.weights is not None
     if ":" in config.weights:
@@ -153,7 +153,8 @@ def _weights(config: ExperimentConfig) -> Any:
     file = open_weights(path)
     if format_name == "zoo":
         return file
-    return formats()[format_name].weight_map(config.model).load(file)
+    chosen = find_format(format_name, config.model.zoo_kind)
+    return chosen.weight_map(config.model).load(file)
 
 
 def _open_folder(config: ExperimentConfig, world: World, overrides: Sequence[str]) -> Path:

@@ -51,10 +51,17 @@ def _pretrained() -> dict[str, list[str]]:
 
     found: dict[str, list[str]] = {}
     for name in timm.list_pretrained():
-        if timm.get_pretrained_cfg(name).hf_hub_id:
+        if _cfg(name).hf_hub_id:
             architecture, _, tag = name.partition(".")
             found.setdefault(architecture, []).append(tag)
     return found
+
+
+def _cfg(name: str) -> Any:
+    """Returns timm's PretrainedCfg of a name that has one."""
+    import timm
+
+    return timm.get_pretrained_cfg(name)
 
 
 def _kept(cfg: Any) -> dict[str, Any]:
@@ -70,10 +77,9 @@ def _kept(cfg: Any) -> dict[str, Any]:
 
 
 def _tag(architecture: str, tag: str, base: Mapping[str, Any]) -> dict[str, Any]:
-    import timm
     from timm.models import PretrainedCfg
 
-    cfg = timm.get_pretrained_cfg(f"{architecture}.{tag}")
+    cfg = _cfg(f"{architecture}.{tag}")
     defaults = {field.name: field.default for field in dataclasses.fields(PretrainedCfg)}
     kept = _kept(cfg)
     changed = {key: value for key, value in kept.items() if base.get(key) != value}

@@ -24,6 +24,8 @@ __all__ = ["TimmBackbone", "TimmOutput", "create_network"]
 class TimmBackbone(nn.Module, ImageVerbs):
     """Any timm architecture; `network` is timm's own module."""
 
+    network: Any
+
     def __init__(self, config: TimmBackboneConfig) -> None:
         super().__init__()
         self.config = config
@@ -117,7 +119,7 @@ class TimmBackbone(nn.Module, ImageVerbs):
         else:
             _copy_own(self._fresh().get_submodule(path), self.network.get_submodule(path))
 
-    def _owners(self) -> list[tuple[str, nn.Module]]:
+    def _owners(self) -> list[tuple[str, Any]]:
         """Returns the network's modules that hold tensors themselves."""
         modules = self.network.named_modules()
         return [(path, m) for path, m in modules if m._parameters or m._buffers]
@@ -133,10 +135,11 @@ class TimmOutput(ImageOutput):
 
     def __init__(self, logits: Tensor | None, hidden: Tensor, pool: Callable[[], Tensor]) -> None:
         self.logits, self.hidden, self.distillation_logits = logits, hidden, None
-        self._pool, self._pooled = pool, None
+        self._pool = pool
+        self._pooled: Tensor | None = None
 
     @property
-    def pooled(self) -> Tensor:  # b d
+    def pooled(self) -> Tensor:  # type: ignore[override]  # b d
         """What the head reads: the features of the picture."""
         if self._pooled is None:
             self._pooled = self._pool()
@@ -182,11 +185,12 @@ def _copy_own(source: nn.Module, target: nn.Module) -> None:
         (source._buffers, target._buffers),
     ):
         for key, tensor in held.items():
-            if tensor is not None:
-                kept[key].data.copy_(tensor)
+            mine = kept[key]
+            if tensor is not None and mine is not None:
+                mine.data.copy_(tensor)
 
 
-def _reset_buffers(module: nn.Module) -> None:
+def _reset_buffers(module: Any) -> None:
     """Computes the tables of one module that no file stores; called with the device as context."""
     for key in module._non_persistent_buffers_set:
         table = module._buffers.get(key)

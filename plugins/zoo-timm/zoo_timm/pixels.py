@@ -38,7 +38,8 @@ class Pixels:
         zoo.tokenizers.image.open_image.
         """
         config = self.config
-        target = tuple(size or config.image)
+        height, width = size or config.image
+        target = (height, width)
         pictures, framed = as_list(images)[0], config.resize == "border" or config.crop > 1
         if framed:
             pictures = [self._framed(picture, target) for picture in pictures]

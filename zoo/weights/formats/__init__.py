@@ -17,12 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import PluginError, UnknownName
+from zoo.errors import ConfigError, PluginError, UnknownName
 
 if TYPE_CHECKING:
     from zoo.weights.map import WeightMap
 
-__all__ = ["Format", "format_for", "formats", "register_format"]
+__all__ = ["Format", "find_format", "format_for", "formats", "register_format"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,20 @@ def formats() -> dict[str, Format]:
     return found
 
 
+def find_format(name: str, kind: str) -> Format:
+    """Returns the format of a name, for models of a kind.
+
+    Raises: UnknownName with the nearest name, or why its plugin is broken; ConfigError when the
+    format holds other models.
+    """
+    known = formats()
+    if name not in known:
+        raise _unknown("format", name, list(known))
+    if known[name].kind != kind:
+        raise ConfigError(f"Format {name!r} holds {known[name].kind} models, not {kind}.")
+    return known[name]
+
+
 def format_for(config: Mapping[str, Any]) -> Format:
     """Returns the format that a public config.json asks for by `model_type` or `architecture`.
 
@@ -158,10 +172,11 @@ def _unknown(key: str, said: Any, known: Collection[str]) -> UnknownName:
     broken: list[str] = []
     list(_of_plugins(broken))
     readable = f"Readable: {', '.join(sorted(known))}." if known else ""
+    opening = "Unknown format" if key == "format" else f"No format reads {key}"
     return UnknownName(
         " ".join(
             [
-                f"No format reads {key} {str(said)[:60]!r}.{hint(str(said), known, readable)}",
+                f"{opening} {str(said)[:60]!r}.{hint(str(said), known, readable)}",
                 *broken,
             ]
         )
