@@ -35,6 +35,10 @@ PUSH_FILES = (
     "vocab.txt",
     "merges.txt",
     "*.model",
+    "*.spm",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "target_vocab.json",
     "*.png",
     ".eval_results/*.yaml",
 )

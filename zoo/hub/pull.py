@@ -50,6 +50,13 @@ PULL_FILES = (
     "vocab.txt",
     "merges.txt",
     "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "target_vocab.json",
+    "chat_template.json",
+    "chat_template.jinja",  # text; rendered in a sandbox only
 )
 _ROOM = 64 << 20  # bytes that stay free on the disk
 _WORKERS = 4

@@ -31,7 +31,7 @@ class Weights:
         the small files beside it (configs, vocabularies)."""
         stem, _, ending = self.file.removesuffix(".index.json").partition(".")
         shards = (f"{stem}-*.{ending}",) if self.file.endswith(".index.json") else ()
-        return (self.file, *shards, "*.json", "*.txt", "*.model", "*.spm")
+        return (self.file, *shards, "*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 
     def check(self) -> None:
         if (self.repo is None) == (self.folder is None):

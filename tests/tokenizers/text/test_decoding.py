@@ -135,6 +135,7 @@ def test_decoders_of_files():
     meta = {"type": "Metaspace", "replacement": "▁"}
     assert text({**meta, "prepend_scheme": "always"}) == "Hello world</w>##s"
     assert text({**meta, "prepend_scheme": "never"}) == "  Hello world</w>##s"
+    assert text({**meta, "add_prefix_space": False}) == "  Hello world</w>##s"  # as older files
     assert text({"type": "BPEDecoder", "suffix": "</w>"}) == "▁▁Hello▁world ##s"
     piece = {"type": "WordPiece", "prefix": "##", "cleanup": True}
     assert text(piece) == "▁▁Hello ▁wor ld</w>s"

@@ -148,7 +148,8 @@ def read_decoder(content: Mapping[str, Any] | None, suffix: str = "") -> Joining
     if kind == "ByteLevel":
         return Joining(_byte_level, special=str)
     if kind == "Metaspace":
-        first = "" if content.get("prepend_scheme", "always") != "never" else " "
+        older = "always" if content.get("add_prefix_space", True) else "never"
+        first = " " if content.get("prepend_scheme", older) == "never" else ""
         return Joining(partial(_marked, content["replacement"], first))
     if kind == "WordPiece":
         return Joining(partial(_word_piece, content["prefix"], content["cleanup"]))

@@ -176,7 +176,8 @@ class TableEngine(Engine):
         self._tokens = {number: token for token, number in vocab.items()}
         self.unknown = vocab[unknown]
         self.size = max(self._tokens) + 1
-        self.special, self._whole = set(), set()
+        self.special = set()
+        self._whole: set[str] = set()
         self._split = re.compile("(?!)")
 
     def cut(self, text: str) -> list[int]:

@@ -23,10 +23,10 @@ class PublicFiles:
 
     def path(self, *options: str) -> Path | None:
         """Returns the first of the named files that exists."""
-        for name in options if self.folder is not None else ():
-            if (self.folder / name).is_file():
-                return self.folder / name
-        return None
+        if self.folder is None:
+            return None
+        paths = (self.folder / name for name in options)
+        return next((path for path in paths if path.is_file()), None)
 
     def need(self, *options: str) -> Path:
         """Returns the first of the named files; raises DataError when there is none."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ConfigError, DataError
 from zoo.registry import build, names, read_mapping, resolve, to_mapping
+from zoo.registry.nodes import kind_schema
 from zoo.registry.overrides import apply_overrides
 from zoo.tokenizers.text.files import PublicFiles, kind_of_spec, write_text
 from zoo.tokenizers.text.layout import read_post_processor
@@ -26,6 +27,7 @@ __all__ = ["read_config", "read_tokenizer", "save_tokenizer"]
 
 FORMAT_VERSION = 1
 _GENERIC = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
+_OF_A_NODE = ("reads", "repo", "revision", "folder", "length")
 _LIMIT = 10**9  # above it, model_max_length is transformers' way of writing "none"
 
 # tokenizer_config.json -> our settings, for bare vocabulary files (a tokenizer.json says these
@@ -79,6 +81,7 @@ def read_config(folder: str | Path, kind: str | None = None) -> TextTokenizerCon
 
 
 def _mapping_of(files: PublicFiles, kind: str | None) -> dict[str, Any]:
+    """Returns the config of a folder: what we wrote into it, else what its public files say."""
     ours = files.settings.get("zoo")
     if kind is None and isinstance(ours, dict) and isinstance(ours.get("config"), dict):
         if ours.get("format") != FORMAT_VERSION:
@@ -86,47 +89,49 @@ def _mapping_of(files: PublicFiles, kind: str | None) -> dict[str, Any]:
                 f"{files.folder} was written by zoo {ours.get('version')}; upgrade zoo to read it."
             )
         return dict(ours["config"])
-    base = {"kind": kind} if kind is not None else _family(files) or {"kind": _kind(files)}
-    base.pop("reads", None)
-    for key in (
-        "repo",
-        "revision",
-        "folder",
-        "length",
-    ):  # what a family's node says of its own files
-        base.pop(key, None)
-    settings = files.settings
-    if files.tokenizer_json is not None and kind is None:
-        found = kind_of_spec(files.tokenizer_json)
-        if found != base["kind"] and base["kind"] in _BARE:
-            base = {"kind": found}  # such as a Llama class around a byte-level file
-    schema = resolve("tokenizer", base)
-    bare = files.tokenizer_json is None
-    if not bare:
-        for key in ("single", "pair", *schema.pipeline):
-            base.pop(key, None)
-    if bare or base["kind"] == "sentencepiece-bpe":  # transformers rebuilds Llama's pipeline always
-        for public, own in _BARE.get(schema.zoo_kind, {}).items():
-            if settings.get(public) is not None:
-                base[own] = settings[public]
-    special = dict(base.get("special") or {})
-    if not bare:
-        # a family's usual tokens must not grow a vocabulary that is whole already
+    base = _base(files, kind)
+    whole = files.tokenizer_json is not None
+    _read_pipeline(base, files.settings, whole)
+    special: dict[str, Any] = dict(base.get("special") or {})
+    if whole:  # a family's usual tokens must not grow a vocabulary that is whole already
         known = files.known_tokens
         special = {key: token for key, token in special.items() if key in ROLES and token in known}
     special.update(files.roles)
     if files.extra:
         special["extra"] = files.extra
     base["special"] = special
-    if files.tokenizer_json is None:
-        base.update(_ends(settings, special, base))
+    if not whole:
+        base.update(_ends(files.settings, special, base))
     for public, own in (("padding_side", "padding"), ("truncation_side", "truncation")):
-        if settings.get(public) is not None:
-            base[own] = settings[public]
-    limit = settings.get("model_max_length")
+        if files.settings.get(public) is not None:
+            base[own] = files.settings[public]
+    limit = files.settings.get("model_max_length")
     if isinstance(limit, (int, float)) and 1 <= limit < _LIMIT:
         base["length"] = int(limit)
     return base
+
+
+def _base(files: PublicFiles, kind: str | None) -> dict[str, Any]:
+    """Returns the family's node, or a bare kind, without what a node says of its own files."""
+    base: dict[str, Any] = {"kind": kind} if kind is not None else _family(files) or {}
+    if kind is None and files.tokenizer_json is not None:
+        found = kind_of_spec(files.tokenizer_json)
+        if base.get("kind", found) != found and base["kind"] in _BARE and base["kind"] != "byte":
+            base = {}  # such as a Llama class around a byte-level file
+    base = base or {"kind": _kind(files)}
+    return {key: value for key, value in base.items() if key not in _OF_A_NODE}
+
+
+def _read_pipeline(base: dict[str, Any], settings: Mapping[str, Any], whole: bool) -> None:
+    """Leaves the pipeline to a tokenizer.json, or takes what the settings say of bare files."""
+    kind = base["kind"]
+    if whole:
+        for key in ("single", "pair", *kind_schema("tokenizer", kind).pipeline):  # type: ignore[attr-defined]
+            base.pop(key, None)
+    if not whole or kind == "sentencepiece-bpe":  # transformers rebuilds Llama's pipeline always
+        for public, own in _BARE.get(kind, {}).items():
+            if settings.get(public) is not None:
+                base[own] = settings[public]
 
 
 def _ends(

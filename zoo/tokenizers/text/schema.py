@@ -62,6 +62,8 @@ class SpecialTokens:
 class TextTokenizerConfig(TokenizerConfig):
     """What every text tokenizer is asked."""
 
+    zoo_kind: ClassVar[str]  # set by @kind
+    zoo_builds: ClassVar[str]
     pipeline: ClassVar[tuple[str, ...]] = ()
 
     folder: str | None = setting(None, "files that ship with zoo, below zoo/assets")
@@ -85,6 +87,8 @@ class TextTokenizerConfig(TokenizerConfig):
     )
 
     def check(self) -> None:
+        if self.folder is not None and not re.fullmatch(r"\w[\w-]*(/\w[\w-]*)*", self.folder):
+            raise ConfigError(f"folder: must be a name below zoo/assets, got {self.folder!r}.")
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ConfigError(f"revision: must be 40 hex digits, got {self.revision!r}.")
         for key, needed, refused in (("single", "$A", "$B"), ("pair", "$B", None)):

@@ -137,10 +137,10 @@ def read_ranks(path: Path) -> tuple[dict[str, int], list[list[str]]]:
     try:
         for line in path.read_bytes().splitlines():
             if line:
-                token, rank = line.split()
+                word, number = line.split()
                 # Whisper's file holds one empty token, written as padding without content
-                data = b"" if token == b"=" else base64.b64decode(token, validate=True)
-                ranks[data] = int(rank)
+                data = b"" if word == b"=" else base64.b64decode(word, validate=True)
+                ranks[data] = int(number)
     except ValueError:
         raise DataError(f"{path} is no tiktoken file of base64 tokens and ranks.") from None
 

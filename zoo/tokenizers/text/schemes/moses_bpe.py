@@ -57,11 +57,12 @@ class MosesBPETokenizer(TextTokenizer):
         for name, vocab in zip(_FILES, self._vocabularies, strict=False):
             write_text(folder / name, json.dumps(vocab, ensure_ascii=False, indent=2) + "\n")
         write_text(folder / _FILES[2], "\n".join(self._lines) + "\n")
-        languages, lowercase = self.config.languages, self.config.lowercase
+        config = self.config
+        assert isinstance(config, MosesBPEConfig)
         return {
             "tokenizer_class": "FSMTTokenizer",
-            "langs": languages,
-            "do_lower_case": lowercase,
+            "langs": config.languages,
+            "do_lower_case": config.lowercase,
         }
 
 

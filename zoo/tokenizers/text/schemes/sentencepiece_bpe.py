@@ -88,7 +88,7 @@ class SentencePieceBPETokenizer(TextTokenizer):
                 f"vocabulary: {vocabulary} leaves no room beside the 256 bytes and {len(special)} "
                 "special tokens."
             )
-        model = {
+        model: dict[str, Any] = {
             "type": "BPE",
             "dropout": None,
             "unk_token": config.special.unk,

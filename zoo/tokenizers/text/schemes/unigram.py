@@ -110,7 +110,12 @@ class UnigramTokenizer(TextTokenizer):
                 show_progress=False,
             )
 
-        model = {"type": "Unigram", "unk_id": None, "vocab": [], "byte_fallback": False}
+        model: dict[str, Any] = {
+            "type": "Unigram",
+            "unk_id": None,
+            "vocab": [],
+            "byte_fallback": False,
+        }
         room = (vocabulary - len(special)) // 2
         return train_spec(new_spec(model, cls.pipeline(config)), texts, trainer, special, room)
 
