@@ -80,6 +80,8 @@ def test_info_and_the_folders_of_names(capsys, tmp_path, monkeypatch):
     node = tmp_path / "mine" / "optim" / "quick.yaml"
     node.parent.mkdir(parents=True)
     node.write_text("kind: adamw\nlr: 0.5\n")
+    found = cfg(capsys, "model=vit-digits", "optim=quick", "--config-dir", str(tmp_path / "mine"))
+    assert found["optim"]["lr"] == 0.5 and "ZOO_CONF_PATH" not in os.environ
     monkeypatch.setenv("ZOO_CONF_PATH", str(tmp_path / "mine"))
     assert cfg(capsys, "model=vit-digits", "optim=quick")["optim"] == {"kind": "adamw", "lr": 0.5}
     assert main(["train", "--info", "searchpath"]) == 0

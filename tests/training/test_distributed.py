@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from zoo.weights.files import open_weights
 
@@ -22,12 +23,27 @@ LONG = {"trainer__steps": STEPS, "trainer__save_every": 3, "trainer__eval_every"
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """Runs every job of this file once; returns (folder of a job's run, its exit codes, what it
-    said)."""
+    """Returns a function: name of a job -> (folder of its run, its exit codes, what it said).
+
+    Every job runs once, in the first of pytest's processes that needs them; the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    file = shared / "zoo-training-jobs.json"
+    with FileLock(str(file) + ".lock"):
+        if not file.is_file():
+            root = shared / "zoo-training-jobs"
+            root.mkdir()
+            file.write_text(json.dumps(run_jobs(root)))
+    results = json.loads(file.read_text())
+    return lambda name: (Path(results[name][0]), *results[name][1:])
+
+
+def run_jobs(root):
+    """Returns name -> [folder, exit codes, what it said]."""
     from tests.training.conftest import SMALL
     from zoo.registry import apply_overrides
-
-    root = tmp_path_factory.mktemp("jobs")
 
     def job(name, world=1, folder=None, job_keys=None, **changes):
         dotted = {key.replace("__", "."): value for key, value in changes.items()}
@@ -69,9 +85,10 @@ def outcome(tmp_path_factory):
         [sys.executable, str(script), str(file)], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    results = dict(zip((name for name, _ in jobs), json.loads(done.stdout), strict=True))
-    folders = {name: Path(content["config"]["run"]["dir"]) for name, content in jobs}
-    return lambda name: (folders[name], *results[name])
+    return {
+        name: [content["config"]["run"]["dir"], *found]
+        for (name, content), found in zip(jobs, json.loads(done.stdout), strict=True)
+    }
 
 
 def lines(folder):

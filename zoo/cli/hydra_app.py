@@ -29,7 +29,7 @@ def run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
     from zoo.registry import conf_dir
     from zoo.training.compose import Loader, install
 
-    _check_flags(name, words)
+    folder = _check_flags(name, words)
     install()
     # A node comes after what it extends, with or without `_self_`, in both of its readers.
     warnings.filterwarnings("ignore", "In .*: Defaults list is missing `_self_`")
@@ -43,7 +43,7 @@ def run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
             problems.append(problem)
 
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
-    with _command_line([f"zoo {name}", *words]), _in_our_words():
+    with _command_line([f"zoo {name}", *words], folder), _in_our_words():
         try:
             app()
         except SystemExit as done:  # --help and the like end so
@@ -54,22 +54,29 @@ def run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
 
 
 @contextmanager
-def _command_line(words: list[str]) -> Iterator[None]:
+def _command_line(words: list[str], folder: str | None) -> Iterator[None]:
     """Hydra reads sys.argv, hides errors behind sys.exit(1) unless asked for them, and sets up the
-    root logger; all three are put back, since this may run in somebody's process."""
-    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    root = logging.getLogger()
+    root logger; all of it is put back, since this may run in somebody's process.
+
+    `folder` is that of `--config-dir`, whose names zoo's reader must know as well as Hydra does.
+    """
+    argv, environment, root = sys.argv, dict(os.environ), logging.getLogger()
     handlers, level = root.handlers[:], root.level
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = words, "1"
+    if folder is not None:
+        known = os.environ.get("ZOO_CONF_PATH")
+        paths = [*([known] if known else []), os.path.abspath(folder)]
+        os.environ["ZOO_CONF_PATH"] = os.pathsep.join(paths)
     try:
         yield
     finally:
         sys.argv = argv
         root.handlers[:] = handlers
         root.setLevel(level)
-        del os.environ["HYDRA_FULL_ERROR"]
-        if full is not None:
-            os.environ["HYDRA_FULL_ERROR"] = full
+        for key in ("HYDRA_FULL_ERROR", "ZOO_CONF_PATH"):
+            os.environ.pop(key, None)
+            if key in environment:
+                os.environ[key] = environment[key]
 
 
 @contextmanager
@@ -125,19 +132,20 @@ def _first_line(error: BaseException) -> str:
     return (lines or [type(error).__name__])[0].rstrip(".")
 
 
-def _check_flags(name: str, words: list[str]) -> None:
-    """Raises ConfigError with the nearest option for a flag that Hydra would answer with its
-    whole usage."""
+def _check_flags(name: str, words: list[str]) -> str | None:
+    """Returns what `--config-dir` says; raises ConfigError with the nearest option for a flag that
+    Hydra would answer with its whole usage."""
     from hydra._internal.utils import get_args_parser
 
     from zoo.registry.suggest import hint
 
     parser = get_args_parser()
     parser.error = _refuse(name)  # type: ignore[assignment]
-    _, unknown = parser.parse_known_args([w for w in words if w not in ("--version", "-sc")])
+    read, unknown = parser.parse_known_args([w for w in words if w not in ("--version", "-sc")])
     for word in unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         raise ConfigError(f"zoo {name} does not understand {word!r}.{hint(word, known)}")
+    return read.config_dir
 
 
 def _refuse(name: str) -> Callable[[str], NoReturn]:

@@ -148,7 +148,7 @@ class Trainer:
         self.finite.add(self.step, scalars["loss"], norm)
         if self._due(self.config.log_every) or self.step in (1, self.steps):
             self._report(scalars, norm, time.monotonic() - clock)
-        if self._due(self.config.eval_every):
+        if self._due(self.config.eval_every) or self.step == self.steps:
             self.evaluate()
         if self._due(self.config.save_every):
             self._save()
@@ -264,8 +264,8 @@ class Trainer:
         )
 
     def _finish(self, stopped_by: int | None) -> None:
-        """Measures, saves and exports what the last step left."""
-        if not stopped_by and self.measured != self.step:
+        """Saves and exports what the last step left."""
+        if not stopped_by and self.measured != self.step:  # a run of no steps
             self.evaluate()
         if self.saved != self.step:
             self._save(last=True)
