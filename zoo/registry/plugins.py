@@ -63,14 +63,12 @@ class Plugin:
     def check(self) -> None:
         """Raises PluginError when the plugin is broken."""
         if self.error:
-            raise PluginError(f"Plugin {self.name!r} ({self.distribution}) is broken: {self.error}")
+            raise self.fail(self.error)
 
-    def fail(self, reason: str, cause: BaseException | None = None) -> PluginError:
+    def fail(self, reason: str) -> PluginError:
         """Returns the PluginError to raise, and remembers why the plugin is broken."""
         self.error = " ".join(reason.split())
-        error = PluginError(f"Plugin {self.name!r} ({self.distribution}) is broken: {self.error}")
-        error.__cause__ = cause
-        return error
+        return PluginError(f"Plugin {self.name!r} ({self.distribution}) is broken: {self.error}")
 
     def import_schemas(self) -> None:
         """Imports its `schema.py` files, which declare its kinds; raises PluginError."""
@@ -79,11 +77,13 @@ class Plugin:
         for file in sorted(self.location.rglob("schema.py")):
             parts = file.relative_to(self.location).with_suffix("").parts
             self._import(".".join((self.package, *parts)))
-        for (group, kind), schema in list(KINDS.items()):
-            inside = f"{schema.__module__}.".startswith(f"{self.package}.")
-            if inside and not kind.startswith(f"{self.name}/"):
-                del KINDS[group, kind]
-                raise self.fail(f"its kinds must be called {self.name}/…, found {group} {kind!r}.")
+        mine = [k for k, s in KINDS.items() if f"{s.__module__}.".startswith(f"{self.package}.")]
+        outside = [key for key in mine if not key[1].startswith(f"{self.name}/")]
+        for key in outside:
+            del KINDS[key]
+        if outside:
+            group, kind = outside[0]
+            raise self.fail(f"its kinds must be called {self.name}/…, found {group} {kind!r}.")
 
     def made_up_names(self, group: str) -> list[str]:
         """Returns the names that it answers to without holding files for them; raises
@@ -126,7 +126,7 @@ class Plugin:
         except Exception as error:
             called = f"{module.__name__}.{function}{arguments!r}"
             reason = f"{called} failed with {type(error).__name__}: {error}"
-            raise self.fail(reason, error) from error
+            raise self.fail(reason) from error
 
     def _module(self, name: str) -> ModuleType | None:
         self.check()
@@ -141,7 +141,7 @@ class Plugin:
             return importlib.import_module(module)
         except Exception as error:
             reason = f"importing {module} failed with {type(error).__name__}: {error}"
-            raise self.fail(reason, error) from error
+            raise self.fail(reason) from error
 
 
 # -- finding ---------------------------------------------------------------------------------------
