@@ -107,7 +107,7 @@ def card(info: Any) -> str:
         blocks.append(_table(["load by", "weights", "revision", "needs", "licence"], weights))
     else:
         blocks.append(f"No weights: `zoo.create({info.name!r})` gives it new ones.\n")
-    measured = _measured(info.name)
+    measured = _measured(info)
     if measured:
         blocks.append(_table(["measured", "", ""], measured))
     return "\n".join(blocks)
@@ -121,13 +121,14 @@ def _weights(name: str, tag: str, weights: Any) -> list[str]:
     return [f"`{name}.{tag}`", place + layout, revision, needs, weights.license or ""]
 
 
-def _measured(name: str) -> list[list[str]]:
-    """Returns the rows of measured.json of a model whose weights ship."""
-    file = shipped.ASSETS / shipped.shipped_models().get(name, "-") / "measured.json"
-    if not file.is_file():
+def _measured(info: Any) -> list[list[str]]:
+    """Returns the rows of measured.json, which lies beside weights that ship."""
+    first = next(iter(info.config.weights.values()), None)
+    if first is None or first.folder is None:
         return []
+    file = shipped.ASSETS / first.folder / "measured.json"
     rows = []
-    for key, value in json.loads(file.read_text()).items():
+    for key, value in (json.loads(file.read_text()) if file.is_file() else {}).items():
         found = value if isinstance(value, dict) else {"value": value}
         rows.append([key.replace("_", " "), str(found.get("value")), str(found.get("note", ""))])
     return rows

@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _experiment(words: list[str]) -> dict[str, Any]:
     """Returns all of what `zoo train` would run; Hydra reads it, being a composition."""
-    from zoo.cli.train import _run_app
+    from zoo.cli.hydra_app import run_app
     from zoo.training.compose import typed
 
     found: list[dict[str, Any]] = []
-    _run_app("train", words, lambda cfg: found.append(to_mapping(typed(cfg))))
+    run_app("train", words, lambda cfg: found.append(to_mapping(typed(cfg))))
     return found[0]
