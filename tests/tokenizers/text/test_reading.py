@@ -137,6 +137,30 @@ def test_an_older_tokenizer_json_without_a_model_type(folder):
     assert read_tokenizer(folder).encode("import os") == ours.encode("import os")
 
 
+def test_limits_inside_a_tokenizer_json_are_not_applied(folder):
+    """Some public files carry what their trainer truncated and padded to (MiniLM: 128)."""
+    ours = read_tokenizer(folder)
+    ours.save(folder)
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    spec["truncation"] = {
+        "direction": "Right",
+        "max_length": 3,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    spec["padding"] = {
+        "strategy": {"Fixed": 9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "a",
+    }
+    write(folder, tokenizer__json=spec)
+    for text in ("a", "import os and return"):
+        assert read_tokenizer(folder).encode(text) == ours.encode(text)
+
+
 def test_chat_templates_of_a_folder(folder):
     several = [
         {"name": "tool_use", "template": "T"},

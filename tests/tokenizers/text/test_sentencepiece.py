@@ -102,6 +102,14 @@ def test_xlnet_keeps_numbers_and_commas_apart(tmp_path):
     assert not joined(read_tokenizer(tmp_path, "split_number_commas=true", kind="unigram"))
 
 
+def test_other_algorithms_are_refused(corpus, tmp_path):
+    train(corpus, tmp_path, model_type="char", vocab_size=200).rename(tmp_path / "tokenizer.model")
+    with pytest.raises(DataError, match="holds a char model"):
+        read_tokenizer(tmp_path)
+    with pytest.raises(ConfigError, match="holds a char model, not a bpe one"):
+        read_tokenizer(tmp_path, kind="sentencepiece-bpe")
+
+
 def test_broken_files(tmp_path, unigram):
     path = tmp_path / "spiece.model"
     data = unigram.read_bytes()

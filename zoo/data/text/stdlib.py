@@ -2,8 +2,8 @@
 machine.
 
 Modules in the order of their names, without the test suites; which ones are held out depends on
-their names alone. Python 3.11 has 729 files with 12.1 MB of source and 2.2 MB of docstrings; other
-versions differ a little.
+their names alone. Python 3.11 has 726 texts of 12.1 MB, of which 1.8 MB are docstrings; 31 of them,
+0.39 MB, are held out by default. Other versions differ a little.
 """
 
 # b samples, n tokens

@@ -49,17 +49,16 @@ class Joining:
 
     `spell` gives the bytes of a token, from its spelling and whether it is the first. `errors` is
     how bytes that are no UTF-8 are shown. `hold` is a string that is kept back while it stands at
-    the end (a blank that only means something when more follows). `whole` joins complete words at
-    the end; nothing can then be streamed before it.
+    the end (a blank that only means something when more follows). `special` gives the text of a
+    special token (None: it is spelt like others). `whole` joins complete words at the end; nothing
+    can then be streamed before it.
     """
 
     spell: Callable[[str, bool], bytes]
     errors: str = "replace"
     hold: str = ""
     strip: bool = False  # whether the text loses the blanks at both ends
-    special: Callable[[str], str] | None = (
-        None  # text of a special token; None spells it like others
-    )
+    special: Callable[[str], str] | None = None
     restart: bool = False  # whether the token after a special one counts as a first one
     whole: Callable[[str], str] | None = None
 

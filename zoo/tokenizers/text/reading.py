@@ -187,7 +187,10 @@ def _kind(files: PublicFiles) -> str:
     if model:
         from zoo.tokenizers.text.sentencepiece import read_model
 
-        return {"unigram": "unigram", "bpe": "sentencepiece-bpe"}[read_model(model).algorithm]
+        algorithm = read_model(model).algorithm
+        if algorithm not in ("unigram", "bpe"):
+            raise DataError(f"{model} holds a {algorithm} model, which zoo does not cut by.")
+        return "unigram" if algorithm == "unigram" else "sentencepiece-bpe"
     raise DataError(
         f"{files.folder} holds no tokenizer.json, vocab.txt, vocab.json or spiece.model."
     )

@@ -226,7 +226,7 @@ class MosesBPEConfig(TextTokenizerConfig):
     """Moses' word rules, then byte-pair encoding, a vocabulary per language (fairseq's WMT models,
     FSMT)."""
 
-    languages: list[str] = setting([], "codes of source and target, as [de, en]; null in the files")
+    languages: list[str] = setting([], "codes of source and target, as [de, en]")
     lowercase: bool = setting(False, "whether the text is put in lower case")
 
     def check(self) -> None:
