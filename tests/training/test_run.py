@@ -83,6 +83,14 @@ def test_another_experiment_does_not_go_on_in_a_runs_folder(small, tmp_path):
         run(small(tmp_path / "run", trainer__batch=32))
 
 
+def test_what_cannot_be_built_leaves_no_folder(small, tmp_path):
+    with pytest.raises(ConfigError, match="no parameter matches 'nothing"):
+        run(small(tmp_path / "run", trainable=["nothing*"]))
+    with pytest.raises(ConfigError, match="timm has no optimiser"):
+        run(small(tmp_path / "run", optim={"name": "timm", "algorithm": "nope"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_runs_are_numbered(small, tmp_path):
     folders = []
     for _ in range(2):
@@ -193,10 +201,9 @@ def test_any_module_with_logits_trains(tmp_path):
         objective=build(resolve("objective", "classification")),
         optim=resolve("optim", {"name": "adamw", "lr": 0.01}),
         schedule=resolve("schedule", "cosine"),
-        folder=tmp_path,
         quiet=True,
     )
-    result = trainer.fit()
+    result = trainer.fit(tmp_path)
     assert losses(tmp_path)[30] < losses(tmp_path)[1] / 2 and result.metrics["accuracy"] > 0.7
     assert (tmp_path / "model" / "model.safetensors").is_file()
 

@@ -79,7 +79,7 @@ class MadeUpNodes(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         config = OmegaConf.create(dict(self._node(config_path) or {}))
-        header = {"package": None}
+        header: dict[str, str | None] = {"package": None}
         return ConfigResult(self.provider, f"zoo://{config_path}", config, header=header)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:

@@ -49,15 +49,14 @@ class Result:
 
 
 class Trainer:
-    """Trains a model in a folder, from scratch or from the folder's newest checkpoint.
+    """Trains a model: `Trainer(config, …).fit(folder)`.
 
     Args:
         config: how long, on what, how often measured and saved.
         model: with its weights, on the CPU, equal in every process; trained in place.
         train, test: data sets prepared for the model; without `test` nothing is measured.
         objective: see `zoo.training.objective`.
-        folder: of the run; checkpoints, logs and `model/` go there.
-    Raises: ConfigError, DataError, TrainingError.
+    Raises: ConfigError and DataError for parts that do not go together.
     """
 
     def __init__(
@@ -70,13 +69,12 @@ class Trainer:
         objective: Objective,
         optim: OptimConfig,
         schedule: ScheduleConfig,
-        folder: str | Path,
         world: World | None = None,
         seed: int = 0,
         quiet: bool = False,
     ) -> None:
         self.config, self.objective, self.seed = config, objective, seed
-        self.folder, self.world = Path(folder), world or World()
+        self.world = world or World()
         self.samples = len(train)
         self.steps = config.steps if config.steps is not None else _steps(config, len(train))
         place: dict[str, Any] = {"rank": self.world.rank, "world": self.world.size}
@@ -92,7 +90,6 @@ class Trainer:
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = build(schedule, steps=self.steps)
         self.state = State(self.module, self.optimizer, config.ema)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.world, config.keep)
         self.finite = Finite(self.world)
         self.quiet = quiet or not self.world.is_main
         self.step = 0
@@ -103,10 +100,15 @@ class Trainer:
 
     # -- the loop ----------------------------------------------------------------------------------
 
-    def fit(self) -> Result:
+    def fit(self, folder: str | Path) -> Result:
         """Trains to the last step, or until SIGTERM or SIGINT asks for a checkpoint and an early
-        end."""
+        end; goes on from the folder's newest checkpoint, if it has one.
+
+        Checkpoints, logs and `model/` go to the folder. Raises: TrainingError.
+        """
         wall, cpu = time.monotonic(), time.process_time()
+        self.folder = Path(folder)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.world, self.config.keep)
         self._resume()
         self.log: Log | None = None
         if self.world.is_main:

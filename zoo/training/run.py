@@ -45,22 +45,20 @@ def train(config: ExperimentConfig, overrides: Sequence[str] = (), quiet: bool =
         objective = build(config.objective)
         objective.check(model, data)
         freeze(model, config.trainable)
-        splits = data.split("train", model), data.split("test", model)
-        folder = _open_folder(config, world, overrides)
         trainer: Trainer = build(
             config.trainer,
             model=model,
-            train=splits[0],
-            test=splits[1],
+            train=data.split("train", model),
+            test=data.split("test", model),
             objective=objective,
             optim=config.optim,
             schedule=config.schedule,
-            folder=folder,
             world=world,
             seed=config.seed,
             quiet=quiet,
         )
-        result = trainer.fit()
+        # only now: what cannot be built leaves no folder behind
+        result = trainer.fit(_open_folder(config, world, overrides))
         if world.is_main:
             _write_result(result, overrides)
         world.barrier()
@@ -147,14 +145,14 @@ def _weights(config: ExperimentConfig) -> Any:
     from zoo.weights.formats import find_format
 
     assert config.weights is not None
+    model: Any = config.model
     if ":" in config.weights:
         return api.load(config.weights).state_dict()
-    path, format_name = api._weights_of(Name("", "model", tag=config.weights), config.model)
+    path, format_name = api._weights_of(Name("", "model", tag=config.weights), model)
     file = open_weights(path)
     if format_name == "zoo":
         return file
-    chosen = find_format(format_name, config.model.zoo_kind)
-    return chosen.weight_map(config.model).load(file)
+    return find_format(format_name, model.zoo_kind).weight_map(model).load(file)
 
 
 def _open_folder(config: ExperimentConfig, world: World, overrides: Sequence[str]) -> Path:
