@@ -1,6 +1,7 @@
 """tools/reproduce: what is listed exists, and a missed number is a failure."""
 
 import json
+import types
 
 import pytest
 
@@ -45,15 +46,22 @@ def proofs(tmp_path):
 def test_a_proof_trains_measures_and_compares(proofs, tmp_path, capfd):
     assert reproduce.main(["easy"], proofs, tmp_path / "runs") == 0
     result = json.loads((tmp_path / "runs" / "results.json").read_text())["easy"]
-    assert result["ok"] and 0 <= result["value"] <= 1
+    assert result["verdict"] == "ok" and 0 <= result["value"] <= 1
+    assert result["cpu_minutes"] > 0
     assert "easy\taccuracy\t" in capfd.readouterr().out
 
 
-def test_a_missed_number_fails(proofs, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        reproduce, "run", lambda proof, folder: {"value": 1.0, "minutes": 1, "ok": proof.holds(1.0)}
-    )
-    assert reproduce.main([], proofs, tmp_path) == 1
+@pytest.mark.parametrize(
+    ("name", "minutes", "verdict"), [("easy", 5, "ok"), ("hard", 5, "missed"), ("easy", -1, "slow")]
+)
+def test_verdicts(name, minutes, verdict, proofs, tmp_path, monkeypatch, capsys):
+    answers = types.SimpleNamespace(stdout='{"accuracy": 1.0}')
+    monkeypatch.setattr(reproduce.subprocess, "run", lambda *_, **__: answers)
+    proofs.write_text(proofs.read_text().replace("minutes: 5", f"minutes: {minutes}"))
+    assert reproduce.main([name], proofs, tmp_path / "runs") == (verdict != "ok")
+    result = json.loads((tmp_path / "runs" / "results.json").read_text())[name]
+    assert result["verdict"] == verdict and result["value"] == 1.0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"\t{verdict}")
 
 
 def test_list_and_wrong_names(proofs, capsys):
