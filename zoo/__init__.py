@@ -25,6 +25,7 @@ _API = {
     "pull": "zoo.api.share",
     "push": "zoo.api.share",
     "save": "zoo.api.build",
+    "tokenizer": "zoo.api.text",
 }
 
 __all__ = ["__version__", *_API]
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from zoo.api.build import create, load, save
     from zoo.api.describe import config, info, list, plugins
     from zoo.api.share import pull, push
+    from zoo.api.text import tokenizer
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `import zoo` costs nothing until something is used

@@ -52,7 +52,8 @@ class ReadsText:
         from zoo.tokenizers.text import read_tokenizer
 
         if self.config.tokenizer is not None:
-            return build(self.config.tokenizer)
+            shipped = getattr(self.config.tokenizer, "folder", None) is not None
+            return build(self.config.tokenizer, folder=None if shipped else self.folder)
         if self.folder is None:
             raise DataError(
                 "This model has no tokenizer yet; name one with tokenizer=… or give it tokens."
