@@ -221,6 +221,12 @@ def test_a_sweep_with_a_wrong_value_starts_no_job(capsys):
     assert not Path("grid").exists()
 
 
+def test_the_processes_of_a_sweep_agree_on_its_folder(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["sweep", *SMALL, "seed=0,1"]) == 2
+    assert "hydra.sweep.dir: the processes of a sweep need the same" in capsys.readouterr().err
+
+
 def test_jobs_of_a_sweep_at_a_time(capsys, monkeypatch):
     assert main(["sweep", "--jobs", "none", *SMALL]) == 2
     assert "--jobs takes how many jobs run at a time, got 'none'" in capsys.readouterr().err

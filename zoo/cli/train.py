@@ -54,7 +54,7 @@ def _train(words: list[str]) -> int:
         if sweep_dir is not None and [p.name for p in sweep_dir.glob("*")] == ["multirun.yaml"]:
             shutil.rmtree(sweep_dir)  # refused before any job ran
         raise
-    if sweep_dir is not None and sweep_dir.is_dir():
+    if sweep_dir is not None and sweep_dir.is_dir() and os.environ.get("RANK", "0") == "0":
         return _summarise(sweep_dir)
     return max(codes, default=0)
 
@@ -124,7 +124,14 @@ def _sweep_words(words: list[str]) -> list[str]:
 
 def _sweep_dir(words: list[str]) -> Path:
     given = [w.partition("=")[2] for w in words if w.startswith("hydra.sweep.dir=")]
-    return Path(given[-1]) if given else Path("runs") / time.strftime("sweep-%Y-%m-%d_%H-%M-%S")
+    if given:
+        return Path(given[-1])
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(
+            "hydra.sweep.dir: the processes of a sweep need the same folder, as in "
+            "hydra.sweep.dir=runs/grid."
+        )
+    return Path("runs") / time.strftime("sweep-%Y-%m-%d_%H-%M-%S")
 
 
 def _set_dir(folder: Path) -> str:

@@ -140,7 +140,7 @@ class Screen:
         if self._bar is None:
             print(line, flush=True)
         else:
-            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, step: int) -> None:
         """Moves the bar."""
