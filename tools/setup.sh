@@ -50,9 +50,10 @@ make_venv() {
 
 check_disk() {
     local free_kb
-    free_kb=$(df -Pk . | awk 'NR == 2 {print $4}')
+    mkdir -p "$(dirname "$venv")"
+    free_kb=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print $4}')
     ((free_kb >= needs_gb * 1024 * 1024)) ||
-        die "$((free_kb / 1024 / 1024)) GB are free here and $needs_gb GB are needed; free some, or say VENV=/other/disk/venv."
+        die "$((free_kb / 1024 / 1024)) GB are free for $venv and $needs_gb GB are needed; free some, or say VENV=/other/disk/venv."
 }
 
 # The project, its tests' needs, and every plugin, all editable.

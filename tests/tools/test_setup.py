@@ -96,11 +96,13 @@ def test_says_what_it_downloads_before_it_does_and_how_to_get_venv(checkout):
 def test_a_full_disk_is_noticed_first(checkout):
     tools = checkout / "bin"
     tools.mkdir()
-    (tools / "df").write_text("#!/bin/sh\necho header\necho / 9 9 1048576 99% /\n")
+    (tools / "df").write_text('#!/bin/sh\necho header\necho "$2" >&2\necho / 9 9 1048576 99% /\n')
     (tools / "df").chmod(0o755)
-    run = setup(checkout, PATH=f"{tools}:{os.environ['PATH']}")
-    assert run.returncode == 1 and "1 GB are free here and 9 GB are needed" in run.stderr
-    assert not (checkout / ".venv").exists()
+    venv = checkout / "other" / "venv"
+    run = setup(checkout, PATH=f"{tools}:{os.environ['PATH']}", VENV=str(venv))
+    assert run.returncode == 1
+    assert f"1 GB are free for {venv} and 9 GB are needed" in run.stderr
+    assert f"{venv.parent}\n" in run.stderr and not venv.exists()  # that disk was asked
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
