@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.errors import ConfigError
-from zoo.nn.schema import FeedForwardConfig, MixerConfig, NormConfig
+from zoo.nn.schema import ConvolutionConfig, FeedForwardConfig, MixerConfig, NormConfig
 from zoo.registry import kind, part, parts, resolve, setting, to_mapping
 
-Sublayer = Literal["attention", "cross_attention", "feedforward"]
+Sublayer = Literal["attention", "cross_attention", "convolution", "feedforward"]
 
 
 @kind("backbone", "transformer", builds="zoo.backbones.transformer:Transformer")
@@ -31,6 +31,9 @@ class TransformerConfig:
         "attention", None, "attention to a memory; null in a stack alone"
     )
     feedforward: FeedForwardConfig = part("feedforward", "mlp", "what happens to each token alone")
+    convolution: ConvolutionConfig | None = part(
+        "convolution", None, "what mixes neighbours, where `order` names it"
+    )
     position: list = parts(
         "position", "none", "how it knows where a token stands: one part, a list, or none"
     )
@@ -46,8 +49,15 @@ class TransformerConfig:
         1, "norms of a parallel block: one shared, or one for each branch"
     )
     order: list[Sublayer] = setting(
-        ["attention", "cross_attention", "feedforward"], "sublayers of a block, in order"
+        ["attention", "cross_attention", "feedforward"],
+        "sublayers of a block, in order; feedforward and convolution may stand there twice",
     )
+    residual: dict[str, list[float]] = setting(
+        {},
+        "factors of (stream, branch) in a sublayer's sum where they are not 1: "
+        "{feedforward: [1, 0.5]} are half steps",
+    )
+    block_norm: bool = setting(False, "norm at the end of every block (Conformer)")
     final_norm: bool = setting(True, "norm after the last block")
     embedding_norm: bool = setting(False, "norm before the first block (BERT, Bloom, CLIP)")
     layer_scale: float | None = setting(
@@ -87,6 +97,7 @@ class TransformerConfig:
         return resolve("backbone", plain, f"layers.{index % len(self.layers)}")
 
     def check(self) -> None:
+        self._check_order()
         if self.parallel and self.parallel_norms == 2 and self.placement in ("post", "none"):
             raise ConfigError(
                 "parallel_norms: two norms stand before the branches, so placement is pre or both, "
@@ -98,6 +109,31 @@ class TransformerConfig:
                 f"attention.heads: width {self.width} does not divide into {heads} heads; "
                 "give head_dim."
             )
+
+    def sublayers(self) -> list[tuple[str, str]]:
+        """Returns (name, kind) of a block's sublayers in order; what stands there again is called
+        feedforward_2."""
+        found: list[tuple[str, str]] = []
+        for sublayer in self.order:
+            if sublayer == "cross_attention" and self.cross_attention is None:
+                continue
+            count = sum(sublayer == other for _, other in found) + 1
+            found.append((sublayer if count == 1 else f"{sublayer}_{count}", sublayer))
+        return found
+
+    def _check_order(self) -> None:
+        for sublayer in ("attention", "cross_attention"):
+            if self.order.count(sublayer) > 1:
+                raise ConfigError(f"order: {sublayer} can stand in a block only once.")
+        if "convolution" in self.order and self.convolution is None:
+            raise ConfigError("convolution: `order` names one; set it to gated.")
+        for name, factors in self.residual.items():
+            if name not in self.order:
+                raise ConfigError(f"residual: {name!r} is none of the sublayers in `order`.")
+            if len(factors) != 2:
+                raise ConfigError(f"residual.{name}: needs two factors, of stream and branch.")
+        if self.parallel and (self.residual or len(set(self.order)) < len(self.order)):
+            raise ConfigError("parallel: its branches add up plainly, and each stands there once.")
 
 
 def _lay_over(base: Any, change: Any) -> Any:

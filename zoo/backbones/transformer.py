@@ -143,11 +143,13 @@ class Block(nn.Module):
         self.dropout = config.dropout
         self.drop_path = config.drop_path * index / max(config.depth - 1, 1)
         self.scaled = config.layer_scale is not None
-        self.order = [
-            name for name in config.order if name != "cross_attention" or config.cross_attention
-        ]
-        for name in self.order:
-            setattr(self, name, self._sublayer(name, config, positions, memory_width))
+        self.kinds = dict(config.sublayers())  # in order: name -> kind
+        self.order = list(self.kinds)
+        self.factors = {
+            name: tuple(config.residual.get(kind, (1.0, 1.0))) for name, kind in self.kinds.items()
+        }
+        for name, kind in self.kinds.items():
+            setattr(self, name, self._sublayer(kind, config, positions, memory_width))
             if self.placement != "none" and not (
                 self.parallel and config.parallel_norms == 1 and name != self.order[0]
             ):
@@ -156,6 +158,7 @@ class Block(nn.Module):
                 setattr(self, f"{name}_post_norm", build(config.norm, width=config.width))
             if self.scaled:
                 setattr(self, f"{name}_scale", LayerScale(config.width, config.layer_scale or 0.0))
+        self.block_norm = build(config.norm, width=config.width) if config.block_norm else None
 
     def _sublayer(
         self,
@@ -167,6 +170,8 @@ class Block(nn.Module):
         depth = config.depth if config.init_residual == "depth" else 0
         if name == "feedforward":
             return build(config.feedforward, width=config.width, std=config.init_std, depth=depth)
+        if name == "convolution":
+            return build(config.convolution, width=config.width, std=config.init_std, depth=depth)
         cross = name == "cross_attention"
         part = config.cross_attention if cross else config.attention
         assert part is not None
@@ -190,10 +195,10 @@ class Block(nn.Module):
             y = self._branch(name, y, context)
             if self.placement == "both":
                 y = getattr(self, f"{name}_post_norm")(y)
-            x = x + self._dropped(y)
+            x = self._sum(name, x, self._dropped(y))
             if self.placement == "post":
                 x = getattr(self, f"{name}_norm")(x)
-        return x
+        return x if self.block_norm is None else self.block_norm(x)
 
     def _forward_parallel(self, x: Tensor, context: Context) -> Tensor:
         total, normed = x, x
@@ -206,8 +211,18 @@ class Block(nn.Module):
             total = total + self._dropped(y)
         return getattr(self, f"{self.order[0]}_norm")(total) if self.placement == "post" else total
 
+    def _sum(self, name: str, stream: Tensor, branch: Tensor) -> Tensor:
+        kept, added = self.factors[name]
+        return torch.add(stream if kept == 1 else stream * kept, branch, alpha=added)
+
     def _branch(self, name: str, x: Tensor, context: Context) -> Tensor:
-        y = getattr(self, name)(x) if name == "feedforward" else getattr(self, name)(x, context)
+        kind, sublayer = self.kinds[name], getattr(self, name)
+        if kind == "feedforward":
+            y = sublayer(x)
+        elif kind == "convolution":
+            y = sublayer(x, context.mask.padding)
+        else:
+            y = sublayer(x, context)
         return getattr(self, f"{name}_scale")(y) if self.scaled else y
 
     def _dropped(self, y: Tensor) -> Tensor:

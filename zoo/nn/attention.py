@@ -57,6 +57,8 @@ class Context:
     )
     places: Tensor | None = None  # b n, each query's index among the keys; None: they are the last
     key_angles: tuple[Tensor, Tensor] | None = None  # as `angles`, where keys are from elsewhere
+    # what a position worked out once for all layers of the call
+    kept: dict = field(default_factory=dict)
 
 
 def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
@@ -126,13 +128,17 @@ class Attention(nn.Module):
                 bias = bias[..., -k.shape[2] :]
             if self.window is not None:
                 mask = mask.windowed(self.window)
+        dropout = self.dropout if self.training else 0.0
+        blocks = getattr(self.relative, "attend_blocks", None)
+        if blocks is not None and self.relative.can_block(q, k, mask, bias, context):
+            out = blocks(q, k, v, mask, self.kernel, self.scale, dropout, context)
+            return self.out(out.transpose(1, 2).flatten(2))
         if self.relative is not None:
             extra = self.relative(q, k, context, self.scale)
             bias = extra if bias is None else bias + extra
         if context.record is not None and context.record.attention:
             kept = context.record.cross_weights if self.cross else context.record.weights
             kept[self.layer] = attention_weights(q, k, mask, bias, self.scale).detach()
-        dropout = self.dropout if self.training else 0.0
         if self.attend_values is not None:  # positions in the values, which no fused kernel knows
             out = self.attend_values(q, k, v, mask, bias, self.scale, dropout)
         else:

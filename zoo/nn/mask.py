@@ -81,6 +81,22 @@ class Mask:
             self._kept["bias"] = (bias, joined)
         return joined
 
+    def block(
+        self, start: int, stop: int, first: int, last: int, device: torch.device
+    ) -> Tensor | None:
+        """Returns which of the keys [first, last) the queries [start, stop) of the same sequence
+        may see (b|1 1 q|1 k), or None for all; knows the rules causal, window and padding."""
+        allowed: Tensor | None = None
+        if self.causal or self.window is not None:
+            query = torch.arange(start, stop, device=device)
+            distance = query[:, None] - torch.arange(first, last, device=device)  # q k
+            near = distance.abs() < (self.window or last + stop)
+            allowed = (near & (distance >= 0) if self.causal else near)[None]
+        if self.padding is not None:
+            real = self.padding[:, None, first:last]
+            allowed = real if allowed is None else allowed & real
+        return None if allowed is None else allowed[:, None]
+
     def _allowed(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         allowed: Tensor | None = None
         if self.causal or self.window is not None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BucketPosition", "RelativePosition", "ShawPosition", "buckets"]
 
+# Scores of distances that are in memory at once: 16 MB in fp32, what processors cache.
+BLOCK_SCORES = 1 << 22
+
 
 # -- T5 --------------------------------------------------------------------------------------------
 
@@ -195,7 +198,7 @@ class RelativeScores(nn.Module):
         if k.shape[1] != q.shape[1]:
             k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         content = self.content_bias[:, None] @ k.transpose(-1, -2)  # b h 1 k
-        scores = content + self._by_distance(q, k.shape[2], context.places)
+        scores = content + self._by_distance(q, k.shape[2], context)
         if self.segments and context.types is not None:
             queries, keys = context.types
             other = (queries[:, None, :, None] != keys[:, None, None, :]).to(q.dtype)  # b 1 q k
@@ -205,24 +208,71 @@ class RelativeScores(nn.Module):
             scores = scores + torch.lerp(term[..., :1], term[..., 1:], other)
         return scores * scale
 
-    def _by_distance(self, q: Tensor, keys: int, places: Tensor | None) -> Tensor:  # -> b h q k
-        b, h, queries, _ = q.shape
-        # r, from far past to future
-        last = -keys if places is not None else -queries
-        distance = torch.arange(keys - 1, last, -1, device=q.device)
-        if self.clamp is not None:
-            distance = distance.clamp(-self.clamp, self.clamp)
-        r = self.project(self._sinusoid(distance).to(q.dtype)).view(-1, h, self.head_dim)
-        scores = torch.einsum("bhqc,rhc->bhqr", q + self.position_bias[:, None], r).contiguous()
+    def can_block(
+        self, q: Tensor, k: Tensor, mask: Mask, bias: Tensor | None, context: Context
+    ) -> bool:
+        """Returns whether `attend_blocks` serves: a sequence that looks at itself, whole."""
+        return (
+            q.shape[1:3] == k.shape[1:3]
+            and mask.rules <= {"padding", "causal", "window"}
+            and bias is None
+            and context.places is None
+            and not (self.segments and context.types is not None)
+            and not (context.record is not None and context.record.attention)
+        )
+
+    def attend_blocks(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Mask,
+        kernel: Any,
+        scale: float,
+        dropout: float,
+        context: Context,
+    ) -> Tensor:  # b h n c each -> b h n c
+        """Returns the attention's output, some queries at a time: the scores of all distances would
+        take 2 n^2 numbers for each head, 14 GB for ten minutes of speech."""
+        b, h, n, _ = q.shape
+        r = self._projected(n, n, q, context).permute(1, 2, 0)  # h c r, from far past to future
+        content = q + self.content_bias[:, None]
+        position = (q + self.position_bias[:, None]) * scale
+        reach = n if mask.window is None else mask.window - 1
+        size = max(1, min(n, BLOCK_SCORES // (b * h * min(2 * n, 2 * reach + 1))))
+        found = []
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            first, last = max(0, start - reach), min(n, stop if mask.causal else stop + reach)
+            # query i meets key j at row n-1-i+j of r
+            scores = position[:, :, start:stop] @ r[..., n - stop + first : n - 1 - start + last]
+            bias = _shifted(scores, last - first)
+            seen = Mask(dense=mask.block(start, stop, first, last, q.device))
+            keys, values = k[:, :, first:last], v[:, :, first:last]
+            out, _ = kernel.attend(
+                content[:, :, start:stop], keys, values, seen, bias, scale, None, dropout
+            )
+            found.append(out)
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+
+    def _projected(self, queries: int, keys: int, like: Tensor, context: Context) -> Tensor:
+        """Returns the projected sinusoids (r h c) of distances keys - 1 down to 1 - queries."""
+        key = ("sinusoid", queries, keys, self.width, self.layout, self.clamp)
+        if key not in context.kept:
+            distance = torch.arange(keys - 1, -queries, -1, device=like.device)
+            if self.clamp is not None:
+                distance = distance.clamp(-self.clamp, self.clamp)
+            context.kept[key] = self._sinusoid(distance).to(like.dtype)
+        return self.project(context.kept[key]).view(-1, self.heads, self.head_dim)
+
+    def _by_distance(self, q: Tensor, keys: int, context: Context) -> Tensor:  # -> b h q k
+        h, queries, places = q.shape[1], q.shape[2], context.places
+        r = self._projected(queries if places is None else keys, keys, q, context)
+        scores = torch.einsum("bhqc,rhc->bhqr", q + self.position_bias[:, None], r)
         if places is not None:  # query at place i meets key j at row keys-1-i+j of the distances
             rows = keys - 1 - places[..., None] + torch.arange(keys, device=q.device)  # b q k
             return scores.gather(-1, rows[:, None].expand(-1, h, -1, -1))
-        # query i meets key j at row queries-1-i+j of the distances: a shifted view, no gather
-        count = scores.shape[-1]
-        strides = (*scores.stride()[:2], count - 1, 1)
-        return scores.as_strided(
-            (b, h, queries, keys), strides, scores.storage_offset() + queries - 1
-        )
+        return _shifted(scores, keys)
 
     def _sinusoid(self, distance: Tensor) -> Tensor:  # r -> r d
         exponent = torch.arange(0, self.width, 2, device=distance.device, dtype=torch.float32)
@@ -230,3 +280,12 @@ class RelativeScores(nn.Module):
         if self.layout == "split":
             return torch.cat([angle.sin(), angle.cos()], dim=-1)
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def _shifted(scores: Tensor, keys: int) -> Tensor:  # b h q r -> b h q k
+    """Returns the score that each query has with each key, of scores by distance: query i (of q)
+    meets key j at distance q-1-i+j. A view, no gather."""
+    scores = scores.contiguous()
+    b, h, queries, count = scores.shape
+    strides = (*scores.stride()[:2], count - 1, 1)
+    return scores.as_strided((b, h, queries, keys), strides, scores.storage_offset() + queries - 1)

@@ -312,3 +312,33 @@ class GatedMLPConfig(FeedForwardConfig):
     activation: Activation = setting(
         "silu", "of the gate: silu is SwiGLU, gelu GEGLU, relu ReGLU, sigmoid GLU, linear bilinear"
     )
+
+
+# -- convolution -----------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class ConvolutionConfig:
+    """What mixes neighbouring tokens: it takes and gives (b n d), and knows which tokens are
+    padding."""
+
+
+@kind("convolution", "gated", builds="zoo.nn.convolution:GatedConvolution")
+@dataclass(kw_only=True)
+class GatedConvolutionConfig(ConvolutionConfig):
+    """down(activation(norm(depthwise(glu(up(x)))))): the Conformer's module (Gulati et al. 2020,
+    arXiv 2005.08100, section 2.2)."""
+
+    kernel: int = setting(31, "tokens that the depthwise convolution sees", low=1)
+    causal: bool = setting(False, "whether it sees only a token and what came before")
+    norm: Literal["batch", "layer", "group", "none"] = setting(
+        "batch",
+        "after the depthwise convolution: statistics over all real tokens of a batch, over a "
+        "token's channels, over all of a sequence (one group), none",
+    )
+    eps: float = setting(1e-5, "added to the norm's variance", low=0.0)
+    momentum: float = setting(
+        0.1, "share of a batch in the running statistics of norm 'batch'", low=0.0, high=1.0
+    )
+    activation: Activation = setting("silu", "after the norm")
+    bias: bool = setting(True, "bias on its three convolutions")

@@ -45,6 +45,7 @@ GROUPS: dict[str, Group] = {
     "attention": Group("zoo.nn", "mixers of information between tokens"),
     "kernel": Group("zoo.nn", "how scores become outputs once q, k and v are projected"),
     "feedforward": Group("zoo.nn", "what happens to each token alone"),
+    "convolution": Group("zoo.nn", "what mixes neighbouring tokens"),
     "data": Group("zoo.data", "data sets by name"),
     "objective": Group("zoo.training", "losses and what they feed the model"),
     "optim": Group("zoo.training", "optimisers"),

@@ -1,0 +1,2 @@
+"""Spoken digits and commands, made by a synthesiser in this process's children, and a sample of
+them that ships."""

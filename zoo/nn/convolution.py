@@ -1,0 +1,160 @@
+"""Convolutions over tokens, in which padding never reaches a real one."""
+
+# b batch, n tokens, d width, k kernel, r real tokens of a batch
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.nn.feedforward import ACTIVATIONS
+from zoo.nn.linear import Linear
+from zoo.nn.norm import LayerNorm
+from zoo.nn.schema import GatedConvolutionConfig, LayerNormConfig
+
+__all__ = ["BatchNorm", "DepthwiseConvolution", "GatedConvolution", "GroupNorm"]
+
+
+class GatedConvolution(nn.Module):
+    """down(activation(norm(depthwise(glu(up(x))))))."""
+
+    def __init__(
+        self, config: GatedConvolutionConfig, width: int, std: float = 0.02, depth: int = 0
+    ) -> None:
+        super().__init__()
+        self.up = Linear(width, 2 * width, config.bias, std)  # rows value | gate
+        self.depthwise = DepthwiseConvolution(width, config.kernel, config.causal, config.bias)
+        self.norm = _norm(config, width)
+        self.activation = ACTIVATIONS[config.activation]
+        self.down = Linear(width, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:  # b n d, b n -> b n d
+        """`padding` is True at real tokens."""
+        x = F.glu(self.up(x), dim=-1)
+        if padding is not None:
+            x = x.masked_fill(~padding[..., None], 0.0)
+        if isinstance(self.norm, BatchNorm) and not self.training:  # the norm is a scale and a
+            x = self.depthwise(x, *self.norm.folded())  # shift then, and goes into the weights
+        else:
+            x = self.norm(self.depthwise(x), padding)
+        return self.down(self.activation(x))
+
+
+class DepthwiseConvolution(nn.Module):
+    """One filter for each channel, weight (d k); as many tokens come out as go in.
+
+    An even kernel that is not causal sees one token more after than before.
+    """
+
+    def __init__(self, width: int, kernel: int, causal: bool = False, bias: bool = True) -> None:
+        super().__init__()
+        self.before = kernel - 1 if causal else (kernel - 1) // 2
+        self.after = kernel - 1 - self.before
+        self.weight = nn.Parameter(torch.empty(width, kernel))
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+
+    def reset_parameters(self) -> None:
+        bound = self.weight.shape[1] ** -0.5  # as PyTorch starts convolutions
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:  # b n d -> b n d
+        """Returns the convolution, times `scale` (d) and plus `shift` (d) where they are given."""
+        weight, bias = self.weight, self.bias
+        if scale is not None:
+            weight = weight * scale[:, None]
+            bias = shift if bias is None else bias * scale + shift
+        # The layout (b n d) is that of a picture of one row with channels last: nothing is copied.
+        picture = x.transpose(1, 2)[:, :, None]  # b d 1 n
+        around = self.before
+        if self.before != self.after:
+            picture, around = F.pad(picture, (self.before, self.after)), 0
+        filters = weight[:, None, None]  # d 1 1 k
+        out = F.conv2d(picture, filters, bias, padding=(0, around), groups=weight.shape[0])
+        return out[:, :, 0].transpose(1, 2)
+
+
+class BatchNorm(nn.Module):
+    """Over the real tokens of a batch in training, by running statistics otherwise (Ioffe and
+    Szegedy 2015, arXiv 1502.03167)."""
+
+    def __init__(self, width: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.register_buffer("mean", torch.empty(width))
+        self.register_buffer("variance", torch.empty(width))
+        self.register_buffer("batches", torch.empty((), dtype=torch.int64))  # seen in training
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight), nn.init.zeros_(self.bias)
+        self.mean.zero_(), self.variance.fill_(1.0), self.batches.zero_()
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Returns (scale, shift), each (d), that the norm is outside of training."""
+        scale = self.weight * (self.variance + self.eps).rsqrt()
+        return scale, self.bias - self.mean * scale
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:  # b n d -> b n d
+        if not self.training:
+            scale, shift = self.folded()
+            return x * scale + shift
+        self.batches += 1
+        rows = x.flatten(0, 1) if padding is None else x[padding]  # r d
+        rows = F.batch_norm(
+            rows, self.mean, self.variance, self.weight, self.bias, True, self.momentum, self.eps
+        )
+        if padding is None:
+            return rows.view_as(x)
+        return torch.zeros_like(x).masked_scatter(padding[..., None], rows.to(x.dtype))
+
+
+class GroupNorm(nn.Module):
+    """One group: over all channels of all real tokens of a sequence (Wu and He 2018, arXiv
+    1803.08494)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight), nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:  # b n d -> b n d
+        real = x.new_ones(x.shape[:2]) if padding is None else padding.to(x.dtype)
+        real = real[..., None]
+        count = (real.sum((1, 2), keepdim=True) * x.shape[-1]).clamp(min=1)  # b 1 1
+        mean = (x * real).sum((1, 2), keepdim=True) / count
+        variance = ((x - mean).square() * real).sum((1, 2), keepdim=True) / count
+        return (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+class _TokenNorm(LayerNorm):
+    """A token's own channels; what is padding does not matter."""
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+class _NoNorm(nn.Module):
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+        return x
+
+
+def _norm(config: GatedConvolutionConfig, width: int) -> nn.Module:
+    if config.norm == "batch":
+        return BatchNorm(width, config.eps, config.momentum)
+    if config.norm == "group":
+        return GroupNorm(width, config.eps)
+    return (
+        _TokenNorm(LayerNormConfig(eps=config.eps), width) if config.norm == "layer" else _NoNorm()
+    )

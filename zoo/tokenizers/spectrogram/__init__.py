@@ -1,0 +1,1 @@
+"""Speech as tokens: filterbank features of a waveform, and the convolutions that thin them out."""
