@@ -89,10 +89,10 @@ class Sequence:
         """Makes room for `count` more tokens, in pages that nobody else writes to."""
         pool = self.pool
         short = -(-(self.length + count) // pool.page) - len(self.pages)
-        shared = self.length % pool.page and pool.holders[self.pages[-1]] > 1
-        if short + bool(shared) > len(pool.available):
+        shared = self.shares_its_end()
+        if short + shared > len(pool.available):
             raise ConfigError(
-                f"{count} tokens need {short + bool(shared)} pages and "
+                f"{count} tokens need {short + shared} pages and "
                 f"{len(pool.available)} are free; finish a request or make the pool larger."
             )
         if shared:  # copy on write: the tail is about to be written
@@ -101,6 +101,10 @@ class Sequence:
             pool.give(old)
         self.pages += [pool.take() for _ in range(short)]
         self.length += count
+
+    def shares_its_end(self) -> bool:
+        """Returns whether the page that is written next belongs to others too."""
+        return bool(self.length % self.pool.page) and self.pool.holders[self.pages[-1]] > 1
 
     def rewind(self, length: int) -> None:
         """Forgets tokens from `length` on and gives pages back."""

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.errors import ConfigError
 from zoo.nn.cache import Cache, DynamicCache
-from zoo.nn.paged import PagedCache
+from zoo.nn.paged import PagedCache, PagePool
 
-__all__ = ["CausalSteps", "Seq2SeqSteps"]
+__all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool"]
 
 
 class CausalSteps:
@@ -86,3 +87,25 @@ class Seq2SeqSteps:
 
     def rewind(self, count: int) -> None:
         self.cache.rewind(self.cache.length - count)
+
+
+def page_pool(model: Any, tokens: int, page: int, most: int) -> PagePool:
+    """Returns a pool for so many tokens of a decoder-only model, but of `most` bytes at most.
+
+    Raises ConfigError when its layers do not all hold keys and values of one shape.
+    """
+    weight = next(model.parameters())
+    layers = [layer.attention for layer in model.backbone.layers]
+    shapes = {(getattr(a, "kv_heads", None), getattr(a, "head_dim", None)) for a in layers}
+    heads, channels = next(iter(shapes)) if len(shapes) == 1 else (None, None)
+    if heads is None or channels is None:
+        raise ConfigError(
+            "This model's layers do not all keep keys and values of one shape; no pages fit them."
+        )
+    bytes_of_token = 2 * len(layers) * heads * channels * weight.element_size()
+    pages = min(-(-tokens // page), most // (bytes_of_token * page))
+    if pages < 1:
+        raise ConfigError(
+            f"A page of {page} tokens takes {bytes_of_token * page} bytes and {most} are allowed."
+        )
+    return PagePool(pages, page, len(layers), heads, channels, weight.dtype, weight.device)

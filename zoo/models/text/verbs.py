@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.errors import ConfigError, DataError
 from zoo.generation.beam import beam_search
 from zoo.generation.loop import decode, stream
+from zoo.generation.pieces import Pieces, cut
 from zoo.generation.schema import DecodingOptions, options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, Report, speculate
 from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
@@ -69,8 +70,9 @@ class ReadsText:
         """Returns the ids that end decoding."""
         if wanted.end is not None:
             return wanted.end
+        more = [token for role, token in self.config.special.items() if role.startswith("eos_")]
         end = self.special("eos")
-        return [] if end is None else [end]
+        return more if end is None else [end, *more]
 
     @property
     def device(self) -> torch.device:
@@ -89,12 +91,6 @@ def left_padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
     return tokens, mask
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    """Returns the text up to the first of the stop strings."""
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(places)] if places else text
 
 
 def _stopper(tokenizer: TextTokenizer, stops: Sequence[str]) -> Callable[[int, list[int]], bool]:
@@ -136,25 +132,15 @@ class CausalVerbs(ReadsText):
         wanted = options(given)
         ends = set(self.ends(wanted))
         tokens = torch.tensor([self.tokenizer.encode(prompt)], device=self.device)
-        decoder = self.tokenizer.stream(skip_special=True)
-        longest = max(map(len, wanted.stop), default=1)
-        text, sent = "", 0
+        pieces = Pieces(self.tokenizer.stream(skip_special=True), wanted.stop, ends)
         with torch.inference_mode():
             for chosen in stream(CausalSteps(self), tokens, wanted, sorted(ends)):
-                token = int(chosen)
-                if token in ends:
-                    break
-                text += decoder.feed(token)
-                cut = _cut(text, wanted.stop)
-                ready = cut if len(cut) < len(text) else text[: len(text) - longest + 1]
-                if len(ready) > sent:
-                    yield ready[sent:]
-                    sent = len(ready)
-                if len(cut) < len(text):
+                if piece := pieces.feed(int(chosen)):
+                    yield piece
+                if pieces.over:
                     return
-        text = _cut(text + decoder.end(), wanted.stop)
-        if len(text) > sent:
-            yield text[sent:]
+        if piece := pieces.end():
+            yield piece
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> str:
         """Returns the assistant's answer to [{"role": "user", "content": "…"}, …]."""
@@ -193,7 +179,7 @@ class CausalVerbs(ReadsText):
         return self._text(found.tokens[0], wanted)
 
     def _text(self, ids: list[int], wanted: DecodingOptions) -> str:
-        return _cut(self.tokenizer.decode(ids, skip_special=True), wanted.stop)
+        return cut(self.tokenizer.decode(ids, skip_special=True), wanted.stop)
 
 
 class Seq2SeqVerbs(ReadsText):
