@@ -149,7 +149,7 @@ def test_an_answer_may_not_take_for_ever(tiny, monkeypatch):
         with pytest.raises(openai.APIError, match=r"longer than 0\.2 s"):
             list(client_of(url).completions.create(model="tiny", prompt="x", stream=True))
         gate.set()
-        assert not service.open
+        assert until(lambda: not service.open)
 
 
 def test_a_failing_step_is_told_to_those_in_it_and_the_server_goes_on(tiny, monkeypatch, capfd):
