@@ -47,6 +47,35 @@ class DigitsConfig(ImageDataConfig):
     """The handwritten digits that ship with zoo: 1437 to train on, 360 held out."""
 
 
+@kind("data", "colour-digits", builds="zoo.data.colour_digits:ColourDigitsData")
+@dataclass(kw_only=True)
+class ColourDigitsConfig(DataConfig):
+    """The shipped digits in four colours, with captions: "a handwritten red three"."""
+
+    unseen: bool = setting(
+        False, "also train on the four pairs of colour and digit that are kept for the end"
+    )
+
+
+@kind("data", "moving-digits", builds="zoo.data.moving_digits:MovingDigitsData")
+@dataclass(kw_only=True)
+class MovingDigitsConfig(DataConfig):
+    """The shipped digits on the move, with captions: "a three moving left" (right, up, down)."""
+
+    frames: list[int] = setting(
+        [5], "lengths of clips: a training batch has one of them, held-out clips the first", low=1
+    )
+    step: int = setting(
+        4, "pixels a frame, or as many as keep the digit in the picture to the end", low=1
+    )
+
+    def check(self) -> None:
+        if not self.frames or max(self.frames) > 17:
+            raise ConfigError(
+                "frames: give one length or more, of at most 17 frames: the way is 16 pixels long."
+            )
+
+
 @kind("data", "image-folder", builds="zoo.data.folder:ImageFolderData")
 @dataclass(kw_only=True)
 class ImageFolderConfig(ImageDataConfig):

@@ -136,6 +136,7 @@ class Trainer:
         torch.manual_seed(fold(self.seed, step, self.world.rank))  # dropout and the like
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * self.schedule(step)
+        self.objective.begin(self.model, step, self.steps)
         weights = [self.objective.weight(batch) for batch in batches]
         # The one message of a step that all need: how much there is, and who was asked to stop.
         message = torch.tensor([sum(weights), max(received, default=0)], dtype=torch.float64)

@@ -6,6 +6,7 @@ class is built with its config and called as
 
     objective.check(model, data)        before anything runs: ConfigError for what cannot work
     together
+    objective.begin(model, step, steps) before each step: what changes over a training
     objective.weight(batch)             how many items (samples, tokens) the loss of this batch
     is a mean over
     objective(model, batch) -> Loss     the mean loss of a training batch, and numbers for the log
@@ -55,6 +56,10 @@ class Objective:
 
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError when the model cannot be trained for this on that data."""
+
+    def begin(self, model: nn.Module, step: int, steps: int) -> None:
+        """Sets what changes over a training, before step `step` of `steps`, counted from 0. It must
+        depend on nothing else, so that a resumed run goes on as it would have."""
 
     def weight(self, batch: Batch) -> float:
         """Returns what the loss is a mean over; a step's loss is the mean over all items of all

@@ -1,0 +1,1 @@
+"""Encoders and decoders: pixels to a grid of vectors, and back."""

@@ -1,0 +1,51 @@
+"""Blocks of pixels as vectors, and back: one linear map for patches of frames and for tubelets."""
+
+# b batch, c channels, t h w frames and pixels, s p r frames, height and width of a block, d width
+
+from __future__ import annotations
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.errors import DataError
+from zoo.nn.linear import Linear
+
+__all__ = ["FromCubes", "ToCubes", "places"]
+
+
+class ToCubes(nn.Module):
+    """(b c t h w) -> (b times rows columns d)."""
+
+    def __init__(self, channels: int, block: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.block = block
+        inputs = channels * block[0] * block[1] * block[2]
+        self.map = Linear(inputs, width, std=inputs**-0.5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        s, p, r = self.block
+        blocks = rearrange(pixels, "b c (t s) (h p) (w r) -> b t h w (c s p r)", s=s, p=p, r=r)
+        return self.map(blocks)
+
+
+class FromCubes(nn.Module):
+    """(b times rows columns d) -> (b c t h w)."""
+
+    def __init__(self, channels: int, block: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.block = block
+        self.map = Linear(width, channels * block[0] * block[1] * block[2], std=width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        s, p, r = self.block
+        return rearrange(self.map(x), "b t h w (c s p r) -> b c (t s) (h p) (w r)", s=s, p=p, r=r)
+
+
+def places(height: int, width: int, factor: tuple[int, int]) -> tuple[int, int]:
+    """Returns rows and columns of the grid of a picture; raises DataError when there is a rest."""
+    p, r = factor
+    if height % p or width % r or not height or not width:
+        raise DataError(
+            f"A picture of {height} x {width} pixels does not divide into places of {p} x {r}."
+        )
+    return height // p, width // r

@@ -1,0 +1,120 @@
+"""Schemas of the encoders and decoders of visual tokenizers. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from zoo.backbones.schema import TransformerConfig
+from zoo.errors import ConfigError
+from zoo.registry import kind, part, setting
+
+
+@dataclass(kw_only=True)
+class CodecConfig:
+    """What an encoder (pixels to a grid of vectors) and a decoder (back) say of themselves."""
+
+    video: ClassVar[bool] = False  # whether the grid has a time
+
+    @property
+    def factor(self) -> tuple[int, int]:
+        """Height and width in pixels of a place of the grid."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """Channels of the vectors that an encoder gives and a decoder takes."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class EncoderConfig(CodecConfig):
+    """Pixels to a grid of vectors."""
+
+
+@dataclass(kw_only=True)
+class DecoderConfig(CodecConfig):
+    """A grid of vectors to pixels."""
+
+
+# -- transformers ----------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class PatchCodec:
+    """What the transformer over patches is, in both directions."""
+
+    patch: tuple[int, int] = setting([8, 8], "height and width of a patch, in pixels", low=1)
+    backbone: TransformerConfig = part(
+        "backbone",
+        {"kind": "transformer", "position": "learned-grid"},
+        "the stack",
+    )
+
+    @property
+    def factor(self) -> tuple[int, int]:
+        return tuple(self.patch)  # type: ignore[return-value]
+
+    @property
+    def width(self) -> int:
+        return self.backbone.width
+
+
+@kind("encoder", "vit", builds="zoo.tokenizers.visual.codecs.vit:PatchEncoder")
+@dataclass(kw_only=True)
+class PatchEncoderConfig(PatchCodec, EncoderConfig):
+    """Patches, then a transformer (ViT-VQGAN: Yu 2021, arXiv 2110.04627)."""
+
+
+@kind("decoder", "vit", builds="zoo.tokenizers.visual.codecs.vit:PatchDecoder")
+@dataclass(kw_only=True)
+class PatchDecoderConfig(PatchCodec, DecoderConfig):
+    """A transformer, then one linear map from each vector to its patch."""
+
+
+_SPATIAL = {"kind": "transformer", "depth": 4, "width": 512, "position": "learned-grid"}
+_TEMPORAL = {"kind": "transformer", "depth": 4, "width": 512, "position": "rope", "causal": True}
+
+
+@dataclass(kw_only=True)
+class CausalVideoCodec:
+    """What C-ViViT is, in both directions: frames by themselves, then places along time."""
+
+    video: ClassVar[bool] = True
+    patch: tuple[int, int] = setting([8, 8], "height and width of a patch, in pixels", low=1)
+    frames: int = setting(2, "frames of a tubelet; the first frame stands alone", low=1)
+    spatial: TransformerConfig = part("backbone", _SPATIAL, "over the places of one time")
+    temporal: TransformerConfig = part("backbone", _TEMPORAL, "over the times of one place")
+
+    def check(self) -> None:
+        if self.spatial.width != self.temporal.width:
+            raise ConfigError(
+                f"temporal.width: both stacks share their vectors, and {self.temporal.width} is "
+                f"not spatial's {self.spatial.width}."
+            )
+        if not self.temporal.causal:
+            raise ConfigError(
+                "temporal.causal: must be true; what a time says must not hang on later ones, or a "
+                "video cannot be continued and a picture is not its first frame."
+            )
+
+    @property
+    def factor(self) -> tuple[int, int]:
+        return tuple(self.patch)  # type: ignore[return-value]
+
+    @property
+    def width(self) -> int:
+        return self.spatial.width
+
+
+@kind("encoder", "cvivit", builds="zoo.tokenizers.visual.codecs.cvivit:CausalVideoEncoder")
+@dataclass(kw_only=True)
+class CausalVideoEncoderConfig(CausalVideoCodec, EncoderConfig):
+    """The first frame's patches and the rest's tubelets, all-to-all in space, then causal in time
+    (Phenaki: Villegas 2022, arXiv 2210.02399, section 2.1)."""
+
+
+@kind("decoder", "cvivit", builds="zoo.tokenizers.visual.codecs.cvivit:CausalVideoDecoder")
+@dataclass(kw_only=True)
+class CausalVideoDecoderConfig(CausalVideoCodec, DecoderConfig):
+    """The mirror image: causal in time, then space, then a linear map to the pixels."""

@@ -1,0 +1,94 @@
+"""Training a visual tokenizer: the decoder's loss and the quantizer's; PSNR, use of the codes."""
+
+# b batch, c channels, t h w frames and pixels
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.base import Batch, Data
+from zoo.errors import ConfigError
+from zoo.tokenizers.visual.quantizers.base import use_of
+from zoo.training.codes.schema import ReconstructionObjectiveConfig
+from zoo.training.distributed import World, unwrap
+from zoo.training.objective import Loss, Objective
+
+__all__ = ["Reconstruction", "psnr"]
+
+_REMEDIES = (
+    "try quantizer=fsq or quantizer=lfq, which have no table to collapse; quantizer.revive=0.1, "
+    "which puts idle codes back to work; or quantizer.l2=true with a small quantizer.width"
+)
+
+
+class Reconstruction(Objective):
+    """Batches hold `pixels` (b c h w) or (b c t h w) in [0, 1]; the model gives a `CodesOutput`."""
+
+    metric = "psnr"
+    config: ReconstructionObjectiveConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.judge: Any = None
+
+    def higher_is_better(self, name: str) -> bool:
+        return name != "loss"
+
+    def check(self, model: nn.Module, data: Data) -> None:
+        """Raises ConfigError unless the model makes codes and pixels of them."""
+        config = getattr(unwrap(model), "config", None)
+        if getattr(config, "zoo_kind", None) != "visual-codes":
+            raise ConfigError("objective: 'reconstruction' trains visual tokenizers alone.")
+        if config.decoder is None:  # type: ignore[union-attr]
+            raise ConfigError("model.decoder: nothing is reconstructed without one; name one.")
+        self.judge = getattr(data, "judge", None)
+
+    def begin(self, model: nn.Module, step: int, steps: int) -> None:
+        unwrap(model).anneal(step / steps)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        """Returns the decoder's loss plus the quantizer's."""
+        pixels = batch["pixels"]
+        output = model(pixels)
+        value = self.config.weight * output.reconstruction
+        for loss in output.codes.losses.values():
+            value = value + loss
+        scalars = {"reconstruction": output.reconstruction, **output.codes.losses}
+        return Loss(value, {**scalars, "psnr": psnr(output.pixels, pixels).mean()})
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Returns the sums of `psnr` and of what the data's judge says of the reconstructions."""
+        pixels, valid = batch["pixels"], batch["valid"]
+        codes = model.encode(pixels)
+        self.counts += torch.bincount(codes.ids[valid].flatten().cpu(), minlength=len(self.counts))
+        answer = model.decode(codes.ids)
+        found = {"psnr": psnr(answer, pixels)}
+        if self.judge is not None:
+            found |= {f"judge_{n}": v.float() for n, v in self.judge(answer, batch).items()}
+        return {name: ((values * valid).sum(), valid.sum()) for name, values in found.items()}
+
+    def evaluate(
+        self, model: nn.Module, batches: Iterable[Batch], world: World
+    ) -> dict[str, float]:
+        """Returns the means and how evenly the codes are used; warns when few are."""
+        self.counts = torch.zeros(model.codebook_size, dtype=torch.int64)
+        means = super().evaluate(model, batches, world)
+        use = use_of(world.sum(self.counts.double()))
+        if use["codes_used"] < self.config.collapse and world.is_main:
+            warnings.warn(
+                f"The codebook has collapsed: {use['codes_used']:.0%} of its codes are in use; "
+                f"{_REMEDIES}.",
+                stacklevel=2,
+            )
+        return {**means, **use}
+
+
+def psnr(answer: Tensor, pixels: Tensor) -> Tensor:  # b ... -> b
+    """Returns the peak signal-to-noise ratio of each sample in dB; 100 where they agree."""
+    error = (answer.float().clamp(0, 1) - pixels.float()).square().flatten(1).mean(1)
+    return -10 * error.clamp(min=1e-10).log10()
