@@ -121,6 +121,8 @@ class Transformer(nn.Module):
             keys = (mask.padding.cumsum(-1) - 1).clamp(min=0)
         else:
             keys = torch.arange(past + n, device=x.device)[None]
+        if mask.segments is not None:  # every segment begins at 0, as if it were alone
+            keys = keys - _segment_starts(mask.segments, keys)
         queries = keys[:, -n:] if positions is None else positions
         return Where(queries, keys if positions is None or past else queries, grid, self.prefix)
 
@@ -252,6 +254,13 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight
+
+
+def _segment_starts(segments: Tensor, places: Tensor) -> Tensor:  # b k, b|1 k -> b k
+    """Returns the place at which the segment of each token begins."""
+    first = torch.ones_like(segments, dtype=torch.bool)
+    first[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return torch.where(first, places, 0).cummax(-1).values
 
 
 def _needs(config: TransformerConfig, cross: bool) -> frozenset[str]:

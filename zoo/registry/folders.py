@@ -44,6 +44,7 @@ GROUPS: dict[str, Group] = {
     "quantizer": Group("zoo.tokenizers", "vectors to codes and back"),
     "decoder": Group("zoo.tokenizers", "a grid of vectors to pixels"),
     "reconstruction": Group("zoo.tokenizers", "what a decoder predicts, and its distance"),
+    "adapter": Group("zoo.models", "from the features of a vision tower to words"),
     "norm": Group("zoo.nn", "normalisations"),
     "position": Group("zoo.nn", "how a stack knows where a token stands"),
     "attention": Group("zoo.nn", "mixers of information between tokens"),

@@ -53,13 +53,13 @@ def as_list(images: Any) -> tuple[list[Any], bool]:
 # -- opening ---------------------------------------------------------------------------------------
 
 
-def open_image(source: Any, channels: int = 3) -> Image:
+def open_image(source: Any, channels: int = 3, still: bool = False) -> Image:
     """Returns an upright RGB (or, for one channel, grey) picture.
 
     `source` is a path, bytes, a file object, a PIL image, or an array (h w), (h w c) or (c h w) of
     1, 3 or 4 channels, which holds 0..1 when it is of floats, 0..65535 when of uint16, and 0..255
     otherwise. Transparency is laid over white, EXIF orientation is applied, of an animation the
-    first frame is taken, and of 16 bits the upper 8.
+    first frame is taken (`still` refuses it), and of 16 bits the upper 8.
 
     Raises: DataError in one sentence for what is no picture, is broken, or exceeds MAX_PIXELS.
     """
@@ -68,6 +68,7 @@ def open_image(source: Any, channels: int = 3) -> Image:
     if isinstance(source, PILImage):
         _check_size(source.size, "The picture")
         with _one_sentence("The picture"):
+            _check_frames(source, "The picture", still)
             return _upright(source, channels)
     if isinstance(source, (np.ndarray, Tensor)):
         return _upright(_from_array(source), channels)
@@ -77,6 +78,7 @@ def open_image(source: Any, channels: int = 3) -> Image:
         image = _open(file)
         with image:
             _check_size(image.size, name)
+            _check_frames(image, name, still)
             return _upright(image, channels)
 
 
@@ -149,6 +151,12 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise DataError(
             f"{name} has {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down first."
         )
+
+
+def _check_frames(image: Image, name: str, still: bool) -> None:
+    if still and image.format != "MPO" and getattr(image, "is_animated", False):
+        frames = getattr(image, "n_frames", 0)
+        raise DataError(f"{name} is animated ({frames} frames); give one of them as a picture.")
 
 
 def _from_array(array: np.ndarray | Tensor) -> Image:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -85,6 +86,15 @@ class TimmBackbone(nn.Module, ImageVerbs):
         except AssertionError:  # Hiera's norm reads the pooled vector
             maps = ask(norm=False)
         return maps[-1].flatten(2).transpose(1, 2)
+
+    def patch_width(self, layer: int | None = None) -> int:
+        """Returns the width d of what `patch_tokens` gives."""
+        return self.network.feature_info[-1 if layer is None else layer]["num_chs"]
+
+    def patch_grid(self, height: int, width: int, layer: int | None = None) -> tuple[int, int]:
+        """Returns rows and columns of `patch_tokens` of a picture of a size."""
+        step = self.network.feature_info[-1 if layer is None else layer]["reduction"]
+        return math.ceil(height / step), math.ceil(width / step)
 
     def attention_maps(self, images: Any, layer: int = -1, batch_size: int = 32) -> Tensor:
         """Raises ConfigError: timm's modules do not show their attention weights."""

@@ -19,16 +19,30 @@ __all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool"]
 class CausalSteps:
     """A decoder-only model continuing a batch; shorter prompts are padded on the left."""
 
-    def __init__(self, model: Any, mask: Tensor | None = None, cache: Cache | None = None) -> None:
-        """`mask` (b n) marks the prompt's real tokens; it is not needed when all have one
-        length."""
+    def __init__(
+        self,
+        model: Any,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+        embedded: Tensor | None = None,  # b n d
+    ) -> None:
+        """`mask` (b n) marks the prompt's real tokens; it is not needed when all have one length.
+
+        `embedded` is read in place of the first n tokens: what is no word of the vocabulary.
+        """
         self.model = model
+        self.embedded = embedded
         self.cache = cache if cache is not None else DynamicCache()
         self.mask = None if mask is None or bool(mask.all()) else mask.bool()  # of past tokens
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         mask = self._extended(tokens)
-        logits = self.model(tokens, mask, cache=self.cache, last=not every).logits
+        given: dict[str, Any] = {"cache": self.cache, "last": not every}
+        if self.embedded is not None:
+            given["embedded"] = self.embedded[:, : tokens.shape[1]]
+            rest = self.embedded[:, tokens.shape[1] :]
+            self.embedded = rest if rest.shape[1] else None
+        logits = self.model(tokens, mask, **given).logits
         return logits if every else logits[:, -1]
 
     def _extended(self, tokens: Tensor) -> Tensor | None:
@@ -51,6 +65,8 @@ class CausalSteps:
         self.cache.select(rows)
         if self.mask is not None:
             self.mask = self.mask.index_select(0, rows)
+        if self.embedded is not None:
+            self.embedded = self.embedded.index_select(0, rows)
 
     def rewind(self, count: int) -> None:
         self.cache.rewind(self.cache.length - count)

@@ -19,6 +19,7 @@ from zoo.generation.loop import decode, stream
 from zoo.generation.pieces import Pieces, cut
 from zoo.generation.schema import DecodingOptions, options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, Report, speculate
+from zoo.generation.steps import Steps
 from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
 
 if TYPE_CHECKING:
@@ -79,6 +80,29 @@ class ReadsText:
         """Where the weights are."""
         return next(self.parameters()).device  # type: ignore[attr-defined]
 
+    def _decoded(self, steps: Steps, tokens: Tensor, wanted: DecodingOptions) -> list[str]:
+        """Returns what follows each prompt (b n)."""
+        stopped = _stopper(self.tokenizer, wanted.stop) if wanted.stop else None
+        every = 8 if self.device.type == "cuda" else 1
+        found = decode(steps, tokens, wanted, self.ends(wanted), (), stopped, every)
+        return [self._text(ids, wanted) for ids in found.tokens]
+
+    def _text(self, ids: list[int], wanted: DecodingOptions) -> str:
+        return cut(self.tokenizer.decode(ids, skip_special=True), wanted.stop)
+
+    def _pieces(self, steps: Steps, tokens: Tensor, wanted: DecodingOptions) -> Iterator[str]:
+        """Yields what follows a prompt (1 n) piece by piece, never half a character."""
+        ends = set(self.ends(wanted))
+        pieces = Pieces(self.tokenizer.stream(skip_special=True), wanted.stop, ends)
+        with torch.inference_mode():
+            for chosen in stream(steps, tokens, wanted, sorted(ends)):
+                if piece := pieces.feed(int(chosen)):
+                    yield piece
+                if pieces.over:
+                    return
+        if piece := pieces.end():
+            yield piece
+
 
 def _listed(texts: str | Sequence[str]) -> tuple[list[str], bool]:
     return ([texts], False) if isinstance(texts, str) else (list(texts), True)
@@ -129,18 +153,8 @@ class CausalVerbs(ReadsText):
 
     def stream(self, prompt: str, **given: Any) -> Iterator[str]:
         """Yields what follows a prompt piece by piece, never half a character."""
-        wanted = options(given)
-        ends = set(self.ends(wanted))
         tokens = torch.tensor([self.tokenizer.encode(prompt)], device=self.device)
-        pieces = Pieces(self.tokenizer.stream(skip_special=True), wanted.stop, ends)
-        with torch.inference_mode():
-            for chosen in stream(CausalSteps(self), tokens, wanted, sorted(ends)):
-                if piece := pieces.feed(int(chosen)):
-                    yield piece
-                if pieces.over:
-                    return
-        if piece := pieces.end():
-            yield piece
+        yield from self._pieces(CausalSteps(self), tokens, options(given))
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> str:
         """Returns the assistant's answer to [{"role": "user", "content": "…"}, …]."""
@@ -154,12 +168,7 @@ class CausalVerbs(ReadsText):
         rows = [text for text in prompts for _ in range(wanted.results)]
         ids = self.tokenizer.encode(rows, special=special)
         tokens, mask = (t.to(self.device) for t in left_padded(ids))
-        stopped = _stopper(self.tokenizer, wanted.stop) if wanted.stop else None
-        every = 8 if self.device.type == "cuda" else 1
-        found = decode(
-            CausalSteps(self, mask), tokens, wanted, self.ends(wanted), (), stopped, every
-        )
-        texts = [self._text(ids, wanted) for ids in found.tokens]
+        texts = self._decoded(CausalSteps(self, mask), tokens, wanted)
         if wanted.results == 1:
             return texts
         return [texts[i : i + wanted.results] for i in range(0, len(texts), wanted.results)]
@@ -177,9 +186,6 @@ class CausalVerbs(ReadsText):
         )
         self.report: Report = report
         return self._text(found.tokens[0], wanted)
-
-    def _text(self, ids: list[int], wanted: DecodingOptions) -> str:
-        return cut(self.tokenizer.decode(ids, skip_special=True), wanted.stop)
 
 
 class Seq2SeqVerbs(ReadsText):

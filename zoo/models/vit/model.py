@@ -70,20 +70,31 @@ class VisionTransformer(nn.Module, ImageVerbs):
             logits = (logits + other) / 2  # DeiT, section 4
         return ImageOutput(logits, x, pooled, other)
 
-    def patch_tokens(self, pixels: Tensor, layer: int | None = None) -> Tensor:
-        """Returns the patches' outputs (b rows*columns d) without prefix tokens.
+    def patch_tokens(
+        self, pixels: Tensor, layer: int | None = None, prefix: bool = False
+    ) -> Tensor:
+        """Returns the patches' outputs (b rows*columns d), with `prefix` behind the prefix tokens'.
 
         `layer` counts blocks as Python does: -1 is the last block's output, -2 the one before
         (LLaVA); None is what the encoder gives.
         """
+        first = 0 if prefix else self.config.prefix_tokens
         if layer is None:
-            return self(pixels).hidden[:, self.config.prefix_tokens :]
+            return self(pixels).hidden[:, first:]
         depth = self.config.backbone.depth
         if not -depth <= layer < depth:
             raise ConfigError(f"layer: {layer} is none of the {depth} blocks.")
         record = Record(layers=frozenset({layer % depth}))
         self(pixels, record=record)
-        return record.hidden[layer % depth][:, self.config.prefix_tokens :]
+        return record.hidden[layer % depth][:, first:]
+
+    def patch_width(self, layer: int | None = None) -> int:
+        """Returns the width d of what `patch_tokens` gives; nothing is computed."""
+        return self.config.backbone.width
+
+    def patch_grid(self, height: int, width: int, layer: int | None = None) -> tuple[int, int]:
+        """Returns rows and columns of `patch_tokens` of a picture of a size."""
+        return self.tokenizer.grid_for(height, width)
 
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""
