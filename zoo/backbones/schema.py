@@ -42,6 +42,10 @@ class TransformerConfig:
     placement: Literal["pre", "post", "both", "none"] = setting(
         "pre", "norm before a sublayer, after its sum, both sides, none"
     )
+    post_norms: list[Sublayer] = setting(
+        ["attention", "cross_attention", "convolution", "feedforward"],
+        "with placement both: sublayers that have the norm after them (NormFormer: no feedforward)",
+    )
     parallel: bool = setting(
         False, "attention and feed-forward read the same input and add up (GPT-J, Falcon)"
     )

@@ -124,7 +124,8 @@ class Transformer(nn.Module):
         if mask.segments is not None:  # every segment begins at 0, as if it were alone
             keys = keys - _segment_starts(mask.segments, keys)
         queries = keys[:, -n:] if positions is None else positions
-        return Where(queries, keys if positions is None or past else queries, grid, self.prefix)
+        keys = keys if positions is None or past else queries
+        return Where(queries, keys, grid, self.prefix, past)
 
 
 class Block(nn.Module):
@@ -147,6 +148,8 @@ class Block(nn.Module):
         self.scaled = config.layer_scale is not None
         self.kinds = dict(config.sublayers())  # in order: name -> kind
         self.order = list(self.kinds)
+        after = config.post_norms if config.placement == "both" else []
+        self.post_norms = [name for name, kind in self.kinds.items() if kind in after]
         self.factors = {
             name: tuple(config.residual.get(kind, (1.0, 1.0))) for name, kind in self.kinds.items()
         }
@@ -156,7 +159,7 @@ class Block(nn.Module):
                 self.parallel and config.parallel_norms == 1 and name != self.order[0]
             ):
                 setattr(self, f"{name}_norm", build(config.norm, width=config.width))
-            if self.placement == "both":
+            if name in self.post_norms:
                 setattr(self, f"{name}_post_norm", build(config.norm, width=config.width))
             if self.scaled:
                 setattr(self, f"{name}_scale", LayerScale(config.width, config.layer_scale or 0.0))
@@ -195,7 +198,7 @@ class Block(nn.Module):
             if self.placement in ("pre", "both"):
                 y = getattr(self, f"{name}_norm")(y)
             y = self._branch(name, y, context)
-            if self.placement == "both":
+            if name in self.post_norms:
                 y = getattr(self, f"{name}_post_norm")(y)
             x = self._sum(name, x, self._dropped(y))
             if self.placement == "post":
@@ -208,7 +211,7 @@ class Block(nn.Module):
             if self.placement in ("pre", "both") and hasattr(self, f"{name}_norm"):
                 normed = getattr(self, f"{name}_norm")(x)
             y = self._branch(name, normed, context)
-            if self.placement == "both":
+            if name in self.post_norms:
                 y = getattr(self, f"{name}_post_norm")(y)
             total = total + self._dropped(y)
         return getattr(self, f"{self.order[0]}_norm")(total) if self.placement == "post" else total

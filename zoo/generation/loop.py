@@ -37,6 +37,7 @@ def stream(
     options: DecodingOptions,
     end: Sequence[int] = (),
     callbacks: Sequence[LogitsCallback] = (),
+    known: Tensor | None = None,  # b m, new tokens that are given; -1 where they are not
 ) -> Iterator[Tensor]:
     """Yields the next token of every sequence (b), step by step, until the caller stops asking.
 
@@ -55,6 +56,8 @@ def stream(
         for callback in callbacks:
             scores = callback(tokens, scores)
         chosen = choose(scores, options, generator)
+        if known is not None and index < known.shape[1]:
+            chosen = torch.where(known[:, index] >= 0, known[:, index], chosen)
         yield chosen
         new = chosen[:, None]
         if keep:

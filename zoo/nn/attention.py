@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
+from zoo.nn.grid import GridRule
 from zoo.nn.kernel import attention_weights
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
@@ -92,6 +94,7 @@ class Attention(nn.Module):
         self.window = config.window
         self.dropout = config.dropout
         self.clip = config.clip
+        self.pattern, self.pattern_size = config.pattern, config.pattern_size
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         if cross:
             self.q = Linear(width, queries, config.qkv_bias, std)
@@ -108,7 +111,9 @@ class Attention(nn.Module):
         self.relative = position  # a part of the position that has parameters in every layer
         self.attend_values = getattr(position, "attend_values", None)
         self.kernel = build(config.kernel)
-        self.kernel.needs(set(needs) | ({"window"} if self.window else set()))
+        own = {"window"} if self.window else set()
+        own |= {"grid"} if self.pattern != "full" else set()
+        self.kernel.needs(set(needs) | own)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
         if self.cross:
@@ -128,6 +133,8 @@ class Attention(nn.Module):
                 bias = bias[..., -k.shape[2] :]
             if self.window is not None:
                 mask = mask.windowed(self.window)
+            if self.pattern != "full":
+                mask = mask.on_grid(self._rule(context))
         dropout = self.dropout if self.training else 0.0
         blocks = getattr(self.relative, "attend_blocks", None)
         if blocks is not None and self.relative.can_block(q, k, mask, bias, context):
@@ -144,6 +151,13 @@ class Attention(nn.Module):
         else:
             out, _ = self.kernel.attend(q, k, v, mask, bias, self.scale, None, dropout)
         return self.out(out.transpose(1, 2).flatten(2))
+
+    def _rule(self, context: Context) -> GridRule:
+        where = context.where
+        grid = getattr(where, "grid", None)
+        if grid is None:
+            raise ConfigError(f"attention.pattern: {self.pattern!r} is for codes that have a grid.")
+        return GridRule(self.pattern, self.pattern_size, tuple(grid), where.prefix)  # type: ignore[attr-defined]
 
     def _project(self, x: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns q (b h n c), k and v (b g k c): all from x, or keys and values from another

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import FUSED
 from zoo.nn.schema import GatedMLPConfig, MLPConfig
+from zoo.registry import build
 
 __all__ = ["ACTIVATIONS", "MLP", "GatedMLP"]
 
@@ -46,11 +47,15 @@ class MLP(nn.Module):
         self.fused = config.activation if config.activation in FUSED else "linear"
         self.activation = None if config.activation in FUSED else ACTIVATIONS[config.activation]
         self.dropout = config.dropout
+        norm = config.inner_norm
+        self.inner_norm = None if norm is None else build(norm, width=hidden)
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
         x = self.up(x, self.fused)  # b n f
         if self.activation is not None:
             x = self.activation(x)
+        if self.inner_norm is not None:
+            x = self.inner_norm(x)
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         return self.down(x)
@@ -68,10 +73,14 @@ class GatedMLP(nn.Module):
         self.down = Linear(hidden, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.dropout
+        norm = config.inner_norm
+        self.inner_norm = None if norm is None else build(norm, width=hidden)
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
         gate, up = self.gate_up(x).chunk(2, dim=-1)  # b n f each
         x = self.activation(gate) * up
+        if self.inner_norm is not None:
+            x = self.inner_norm(x)
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         return self.down(x)

@@ -24,7 +24,7 @@ class Kernel(nn.Module):
     built, by name.
 
     Capabilities: causal, cross (keys of another sequence), padding, prefix, window, segments,
-        dense, bias (added to
+        grid, dense, bias (added to
     the scores), cache (keys of earlier steps), dropout.
     """
 
@@ -62,6 +62,7 @@ EVERYTHING = frozenset(
         "prefix",
         "window",
         "segments",
+        "grid",
         "dense",
         "bias",
         "cache",

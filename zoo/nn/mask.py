@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from zoo.nn.grid import GridRule
+
 __all__ = ["Mask"]
 
 
@@ -30,6 +32,7 @@ class Mask:
     segments: Tensor | None = (
         None  # (b k) whole numbers: only keys of the query's own segment are seen
     )
+    grid: GridRule | None = None  # which codes of a grid a code sees
     dense: Tensor | None = None  # (b|1 h|1 q k) bool: the last resort
     # What was worked out once serves every layer of a call: matrices, and masks derived from this
     # one.
@@ -45,6 +48,12 @@ class Mask:
             self._kept[window] = self.also(window=window)
         return self._kept[window]
 
+    def on_grid(self, rule: GridRule) -> Mask:
+        """Returns this mask with a rule on a grid; the same object for the same rule."""
+        if rule not in self._kept:
+            self._kept[rule] = self.also(grid=rule)
+        return self._kept[rule]
+
     @property
     def rules(self) -> frozenset[str]:
         """Returns the names of the rules that are set, for a kernel to check against what it can
@@ -55,6 +64,7 @@ class Mask:
             ("prefix", self.prefix),
             ("padding", self.padding),
             ("segments", self.segments),
+            ("grid", self.grid),
             ("dense", self.dense),
         )
         return frozenset(name for name, value in values if value is not None)
@@ -120,6 +130,9 @@ class Mask:
         if self.padding is not None:
             real = self.padding[:, None, -keys:]  # b 1 k; a sliding cache has let the first ones go
             allowed = real if allowed is None else allowed & real
+        if self.grid is not None:
+            seen = self.grid.matrix(device)[keys - queries : keys, :keys]
+            allowed = seen if allowed is None else allowed & seen
         if allowed is not None:
             allowed = allowed.reshape(-1, 1, *allowed.shape[-2:])  # b|1 1 q|1 k
         if self.dense is not None:

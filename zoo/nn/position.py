@@ -65,6 +65,7 @@ class Where:
     keys: Tensor  # b|1 k; equal to queries without a cache
     grid: tuple[int, ...] | None = None
     prefix: int = 0
+    start: int = 0  # tokens in the cache
 
 
 class Position(nn.Module):
@@ -271,7 +272,7 @@ class RotaryGridPosition(Position):
             raise ConfigError(
                 f"position 'rope-grid' needs head_dim divisible by 4, got {geometry.head_dim}."
             )
-        self.theta = config.theta
+        self.theta, self.still = config.theta, config.before == "still"
         self.quarter = geometry.head_dim // 4
 
     def angles(self, where: Where, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -289,7 +290,14 @@ class RotaryGridPosition(Position):
         ).flatten(0, 1)
         angle = F.pad(angle, (0, 0, where.prefix, 0))  # angle 0 leaves a token unturned
         angle = torch.cat([angle, angle], dim=-1)[None, None]
-        return angle.cos().to(dtype), angle.sin().to(dtype)
+        cos, sin = angle.cos(), angle.sin()
+        if not self.still:
+            cos[:, :, : where.prefix] = 0
+        places = where.queries.shape[-1]
+        if places != angle.shape[2]:  # a part of the grid: a step with a cache
+            first = where.start
+            cos, sin = cos[:, :, first : first + places], sin[:, :, first : first + places]
+        return cos.to(dtype), sin.to(dtype)
 
 
 # -- on the scores ---------------------------------------------------------------------------------

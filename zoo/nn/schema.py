@@ -80,6 +80,15 @@ class LearnedGridPositionConfig(PositionConfig):
     )
 
 
+@kind("position", "learned-axial", builds="zoo.nn.grid:LearnedAxialPosition")
+@dataclass(kw_only=True)
+class LearnedAxialPositionConfig(PositionConfig):
+    """A table for every axis of a grid of codes, (time,) rows and columns, added up, and one row
+    for each token before the grid (Ramesh et al. 2021, arXiv 2102.12092, appendix B)."""
+
+    before: bool = setting(True, "whether the tokens before the grid have rows too")
+
+
 @kind("position", "sinusoidal", builds="zoo.nn.position:SinusoidalPosition")
 @dataclass(kw_only=True)
 class SinusoidalPositionConfig(PositionConfig):
@@ -136,6 +145,10 @@ class RotaryGridPositionConfig(PositionConfig):
     column."""
 
     theta: float = setting(100.0, "base of the frequencies", above=0.0)
+    before: Literal["still", "blank"] = setting(
+        "still",
+        "tokens before the grid are not turned, or (LlamaGen) their queries and keys are nothing",
+    )
 
 
 @kind("position", "alibi", builds="zoo.nn.position:AlibiPosition")
@@ -264,6 +277,12 @@ class AttentionConfig(MixerConfig):
     window: int | None = setting(
         None, "only the last so many tokens are seen (Mistral); null sees all", low=1
     )
+    pattern: Literal["full", "row", "column", "convolution"] = setting(
+        "full",
+        "which codes of a grid a code sees, besides all that stands before the grid: all, the last "
+        "row of them, its column, or a square around it (DALL-E, Parti)",
+    )
+    pattern_size: int = setting(11, "side of that square", low=1)
     kernel: KernelConfig = part("kernel", "sdpa", "how outputs come from q, k and v")
 
     def shape(self, width: int) -> tuple[int, int, int]:
@@ -292,6 +311,9 @@ class FeedForwardConfig:
     )
     bias: bool = setting(True, "bias on its projections")
     dropout: float = setting(0.0, "dropout after the activation, in training", low=0.0, high=1.0)
+    inner_norm: NormConfig | None = part(
+        "norm", None, "norm before the projection down (NormFormer, arXiv 2110.09456)"
+    )
 
     def inner(self, width: int) -> int:
         """Returns the inner width f in a stack of this width."""

@@ -227,7 +227,19 @@ class Trainer:
         if self.log is not None:
             self.log.write(self.step, line)
         self.screen.say(self.step, line)
+        if self.world.is_main:
+            for name, picture in self.objective.pictures().items():
+                self._keep_picture(name, picture)
         return self.metrics
+
+    def _keep_picture(self, name: str, picture: Any) -> None:
+        """Writes a picture of the last measurement; a full disk costs it, not the run."""
+        file = self.folder / "samples" / f"{self.step:06d}-{name}.png"
+        try:
+            file.parent.mkdir(exist_ok=True)
+            picture.save(file)
+        except OSError as error:
+            warnings.warn(f"{file} could not be written: {error.strerror}.", stacklevel=2)
 
     def _measure(self, loader: EvalLoader) -> dict[str, float]:
         self.model.eval()

@@ -14,6 +14,7 @@ class is built with its config and called as
     `valid` false left out
     objective.evaluate(model, batches, world)   all of them: name -> number; override it for what
     is no mean
+    objective.pictures()                what the last evaluation can show: name -> PIL image
     objective.metric, higher_is_better(name)    which number says what weights are best, and in
     which direction
 
@@ -76,6 +77,11 @@ class Objective:
     def higher_is_better(self, name: str) -> bool:
         """Returns whether more of a measured number is better."""
         return False
+
+    def pictures(self) -> dict[str, Any]:
+        """Returns name -> PIL image of the last measurement, for a person to look at while it
+        trains; they go to RUN/samples."""
+        return {}
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], world: World

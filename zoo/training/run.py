@@ -24,6 +24,7 @@ from zoo.registry.nodes import read_tagged
 from zoo.training.distributed import World, pick_device
 from zoo.training.loop import Result, Trainer, move
 from zoo.training.optim import freeze
+from zoo.training.parts import fill_parts
 from zoo.training.record import RESULT, read_run, write_json, write_run
 from zoo.training.schema import EvalConfig, ExperimentConfig
 
@@ -42,6 +43,7 @@ def train(config: ExperimentConfig, overrides: Sequence[str] = (), quiet: bool =
         data = build(config.data)
         config = _with_labels(config, data)
         model = _model(config)
+        fill_parts(model, config)
         objective = build(config.objective)
         objective.check(model, data)
         freeze(model, config.trainable)

@@ -1,0 +1,99 @@
+"""Pictures of a prompt; or an edit of one.
+
+Examples:
+    zoo draw muse-digits "a handwritten red three"
+    zoo draw muse-digits "a handwritten red three" --num 9 --seed 0 --out threes.png
+    zoo draw muse-digits "a handwritten red three" --image seven.png --mask right-half.png
+    zoo draw maskgit-imagenet-256 "tiger shark"
+
+Several pictures go onto one sheet; with --each they go to drawing-1.png, drawing-2.png, …
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from zoo.cli.drawing import add_drawing, drawing
+from zoo.cli.inputs import add_model, load_model
+from zoo.cli.output import add_json, print_json, progress
+from zoo.errors import ConfigError
+
+SECTION = "Use"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command line."""
+    add_model(parser)
+    parser.add_argument("prompt", metavar="PROMPT", help="what is drawn: a text, or a class")
+    parser.add_argument("--num", type=int, default=1, help="how many pictures (default 1)")
+    parser.add_argument("--image", help="a picture to edit, or to enlarge")
+    parser.add_argument("--mask", help="with --image: what is bright here is drawn anew")
+    parser.add_argument("--scale", type=int, default=1, help="pixels of the file for each drawn")
+    parser.add_argument("--each", action="store_true", help="a file for every picture")
+    parser.add_argument("--out", default="drawing.png", help="the file (default drawing.png)")
+    add_drawing(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws, writes, and says where."""
+    if args.num < 1 or args.scale < 1:
+        raise ConfigError("--num and --scale must be at least 1.")
+    if args.mask and not args.image:
+        raise ConfigError("--mask says what of a picture is drawn anew; give --image too.")
+    given = drawing(args)
+    model = load_model(args, "draw")
+    with progress(_passes(model, given), "drawing") as advance:
+        watch = lambda codes: advance(1)  # noqa: E731
+        if args.image and model.config.source is None:
+            mask = _mask(args.mask)
+            pictures = model.edit(args.image, mask, args.prompt, args.num, watch=watch, **given)
+        else:
+            image = args.image
+            pictures = model.draw(args.prompt, args.num, image=image, watch=watch, **given)
+    files = _written(pictures, args)
+    if args.json:
+        print_json([{"prompt": args.prompt, "file": str(file)} for file in files])
+    else:
+        print("\n".join(map(str, files)))
+    return 0
+
+
+def _passes(model: Any, given: dict[str, Any]) -> int:
+    """Returns how often `watch` is called for one batch."""
+    import math
+
+    if model.config.causal:
+        return math.prod(model.config.shape)
+    from zoo.generation.masked import masked_options
+    from zoo.models.generator.schema import draw_options
+
+    wanted = draw_options(False, model.config.sampling, given)
+    return masked_options(wanted.sampler, **wanted.masked()).steps
+
+
+def _mask(path: str | None) -> Any:
+    if path is None:
+        return None
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path)
+    except (OSError, UnidentifiedImageError) as error:
+        raise ConfigError(f"--mask {path} cannot be read: {error}.") from None
+
+
+def _written(pictures: list[Any], args: argparse.Namespace) -> list[Path]:
+    from zoo.models.generator.pictures import sheet
+
+    out = Path(args.out)
+    if not args.each:
+        sheet(pictures, scale=args.scale).save(out)
+        return [out]
+    files = []
+    for number, picture in enumerate(pictures, 1):
+        files.append(out.with_name(f"{out.stem}-{number}{out.suffix}"))
+        sheet([picture], scale=args.scale).save(files[-1])
+    return files

@@ -1,0 +1,129 @@
+"""The model that draws: a prompt, a stack over codes, a head."""
+
+# b batch, p tokens before the codes, n codes, v codebook, d width
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.models.generator.prompt import Condition, Prompt
+from zoo.models.generator.schema import GeneratorConfig
+from zoo.models.generator.verbs import GeneratorVerbs
+from zoo.models.text.common import TokenEmbedding, TokenHead
+from zoo.nn.attention import Record
+from zoo.nn.cache import Cache
+from zoo.nn.linear import Linear
+from zoo.nn.mask import Mask
+from zoo.registry import build
+
+__all__ = ["CodesOutput", "Generator"]
+
+
+@dataclass
+class CodesOutput:
+    """What a model that draws gives."""
+
+    logits: Tensor  # b n v, of each code: from those before it, or from all that are not masked
+    hidden: Tensor  # b p+n d, what the stack gives
+    text_logits: Tensor | None = None  # b m-1 t, of the prompt's tokens from the second on
+
+
+class Generator(nn.Module, GeneratorVerbs):
+    """Codes and a prompt in, scores of the codes out."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone = config.backbone
+        width, std = backbone.width, backbone.init_std
+        if config.visual is not None:
+            self.visual = build(config.visual).requires_grad_(False)
+        if config.source is not None:
+            self.small = build(config.source).requires_grad_(False)
+        self.mask_code = config.codebook  # of a model that fills in: the row after the last code
+        rows = config.codebook + (not config.causal)
+        self.prompt = Prompt(config)
+        self.embedding = TokenEmbedding(config, width, std, rows)  # type: ignore[arg-type]
+        self.backbone = build(
+            backbone, grid=config.shape, prefix=config.prefix, memory_width=self.prompt.width
+        )
+        if config.head_norm:
+            self.head_norm = build(backbone.norm, width=width)
+        head = rows if config.tied else config.codebook
+        self.head = TokenHead(config, width, backbone.norm, std, head, config.transform)  # type: ignore[arg-type]
+        if config.text_head:
+            self.text_head = Linear(width, config.vocabulary, config.head_bias, std)
+
+    def forward(
+        self,
+        codes: Tensor,  # b *grid, or b n; of a model that fills in, `mask_code` where unknown
+        *,
+        grid: tuple[int, ...] | None = None,  # of flat codes that are not of the usual grid
+        record: Record | None = None,
+        **asked: Any,  # what zoo.models.generator.prompt.Prompt takes: text, labels, …
+    ) -> CodesOutput:
+        """Returns scores of every code; a causal model's never see the code itself."""
+        if codes.ndim > 2:
+            grid, codes = tuple(codes.shape[1:]), codes.flatten(1)
+        condition = self.prompt(len(codes), **asked)
+        return self.score(codes, condition, grid=grid, record=record)
+
+    def score(
+        self,
+        codes: Tensor,  # b n
+        condition: Condition,
+        *,
+        grid: tuple[int, ...] | None = None,
+        record: Record | None = None,
+    ) -> CodesOutput:
+        """Returns the same for a prompt that was read before."""
+        causal, prefix = self.config.causal, self.config.prefix
+        hidden = self.run(codes[:, :-1] if causal else codes, condition, grid=grid, record=record)
+        logits = self.read(hidden[:, prefix - causal :])
+        text = None
+        if self.config.text_head:
+            read = hidden[:, : self.config.text_length - 1]
+            text = self.text_head(self.head_norm(read) if self.config.head_norm else read)
+        return CodesOutput(logits, hidden, text)
+
+    def run(
+        self,
+        codes: Tensor,  # b n, may be none
+        condition: Condition,
+        *,
+        grid: tuple[int, ...] | None = None,
+        cache: Cache | None = None,
+        record: Record | None = None,
+    ) -> Tensor:  # b p+n d
+        """Runs the stack over what stands before the codes (once, when there is a cache) and
+        them."""
+        x = self.embedding(codes)
+        mask = None
+        if condition.prefix is not None and (cache is None or cache.length == 0):
+            x = torch.cat([condition.prefix.to(x.dtype), x], dim=1)
+            if self.config.causal and self.config.text_order == "full":
+                mask = Mask(prefix=torch.full(x.shape[:1], self.config.prefix, device=x.device))
+        return self.backbone(
+            x,
+            mask=mask,
+            grid=grid,
+            memory=condition.memory,
+            memory_mask=condition.memory_mask,
+            cache=cache,
+            record=record,
+        )
+
+    def read(self, hidden: Tensor) -> Tensor:  # b n d -> b n v
+        """Returns the scores of codes."""
+        if self.config.head_norm:
+            hidden = self.head_norm(hidden)
+        return self.head(hidden, self.embedding)[..., : self.config.codebook]
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Returns what is sharded as a unit."""
+        encoder = getattr(self.prompt, "encoder", None)
+        return [*([] if encoder is None else encoder.fsdp_units()), *self.backbone.fsdp_units()]

@@ -1,0 +1,151 @@
+"""What is asked for, as vectors: a text, a class, what another model made of a text; or nothing."""
+
+# b prompts, m tokens of a prompt, s codes of a smaller picture, d width, e width of the memory
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.models.generator.schema import GeneratorConfig, grid_of
+from zoo.models.text.common import TokenEmbedding
+from zoo.nn.linear import Embedding, Linear, fill_normal_
+from zoo.nn.mask import Mask
+from zoo.registry import build
+
+__all__ = ["Condition", "Prompt"]
+
+
+@dataclass
+class Condition:
+    """A prompt as the stack reads it."""
+
+    prefix: Tensor | None  # b p d, what stands before the codes
+    memory: Tensor | None = None  # b m e, what cross-attention reads
+    memory_mask: Tensor | None = None  # b m
+    vector: Tensor | None = None  # b e, what adaptive norms read
+
+    def join(self, other: Condition) -> Condition:
+        """Returns both as one batch, one below the other."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in vars(self))
+        return Condition(*(None if a is None else torch.cat([a, b]) for a, b in pairs))
+
+    def select(self, rows: Tensor) -> Condition:
+        """Returns the given rows of it; they may repeat."""
+        values = (getattr(self, name) for name in vars(self))
+        return Condition(*(None if value is None else value[rows] for value in values))
+
+
+class Prompt(nn.Module):
+    """Tokens, classes or features to a Condition."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, self.std = config.backbone.width, config.backbone.init_std
+        self.width = config.encoder.width if config.encoder is not None else width
+        if config.text_length:
+            self.embedding = TokenEmbedding(config, self.width, self.std, config.vocabulary)  # type: ignore[arg-type]
+            if config.text_pads:
+                self.pads = nn.Parameter(torch.empty(config.text_length, self.width))
+        if config.features:
+            self.project = Linear(config.features, self.width, std=self.std)
+            self.nothing = nn.Parameter(torch.empty(config.features_length, config.features))
+        if config.encoder is not None:
+            self.encoder = build(config.encoder)
+            if not config.memory and self.width != width:
+                self.widen = Linear(self.width, width, std=self.std)
+        if config.classes:
+            self.classes = Embedding(config.classes + 1, width, self.std)
+        if config.start:
+            self.start = nn.Parameter(torch.empty(1, width))
+        if config.source is not None:
+            self.source = SmallPicture(config, self.width)
+
+    def reset_parameters(self) -> None:
+        for name in ("pads", "nothing", "start"):
+            if hasattr(self, name):
+                fill_normal_(getattr(self, name), self.std)
+
+    def forward(
+        self,
+        batch: int,
+        *,
+        text: Tensor | None = None,  # b m
+        text_mask: Tensor | None = None,  # b m, True marks tokens; without one all are
+        labels: Tensor | None = None,  # b
+        features: Tensor | None = None,  # b m features; None asks for nothing in particular
+        features_mask: Tensor | None = None,  # b m
+        source: Tensor | None = None,  # b s, codes of the picture that is enlarged
+    ) -> Condition:
+        """Returns the condition of a batch; what is not given is nothing in particular."""
+        config = self.config
+        x, mask = None, None
+        if config.text_length:
+            if text is None:
+                text, text_mask = self.no_text(batch)
+            x, mask = self._read(text, text_mask)
+        elif config.features:
+            if features is None:
+                features = self.nothing.expand(batch, -1, -1)
+            x, mask = self.project(features.to(self.project.weight.dtype)), features_mask
+        elif config.classes:
+            if labels is None:
+                labels = torch.full((batch,), config.classes, device=self.classes.weight.device)
+            x = self.classes(labels)[:, None]
+        if config.encoder is not None and x is not None:
+            x = self.encoder(x, mask=None if mask is None else Mask(padding=mask))
+        if not config.memory and hasattr(self, "widen"):
+            x = self.widen(x)
+        start = self.start.expand(batch, -1, -1) if config.start else None
+        if not config.memory:
+            parts = [part for part in (x, start) if part is not None]
+            return Condition(torch.cat(parts, dim=1) if parts else None)
+        if config.source is not None and source is not None:
+            x, mask = self.source(x, mask, source)
+        return Condition(start, x, mask)
+
+    def no_text(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Returns a text (b m) that says nothing, and its mask: empty places, or, where those are
+        not seen, one filling token."""
+        device = next(self.parameters()).device
+        shape = (batch, self.config.text_length)
+        text = torch.full(shape, self.config.pad_token, dtype=torch.long, device=device)
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
+        mask[:, 0] = not self.config.text_pads
+        return text, mask
+
+    def _read(self, text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Returns the text's vectors (b m e), and which of them are seen: None for all."""
+        x = self.embedding(text)
+        if mask is None or not self.config.text_pads:
+            return x, mask
+        return torch.where(mask[..., None], x, self.pads), None
+
+
+class SmallPicture(nn.Module):
+    """The codes of a smaller picture, read by a stack of their own and put behind the prompt."""
+
+    def __init__(self, config: GeneratorConfig, width: int) -> None:
+        super().__init__()
+        source: Any = config.source
+        std, encoder = config.backbone.init_std, config.source_encoder
+        inner = width if encoder is None else encoder.width
+        self.embedding = Embedding(source.codebook_size, inner, std)
+        self.encoder = None if encoder is None else build(encoder, grid=grid_of(source))
+        self.project = Linear(inner, width, std=std) if inner != width else None
+
+    def forward(
+        self, x: Tensor | None, mask: Tensor | None, source: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        y = self.embedding(source)
+        y = y if self.encoder is None else self.encoder(y)
+        y = y if self.project is None else self.project(y)
+        if x is None:
+            return y, None
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(y.shape[:2])], dim=1)
+        return torch.cat([x, y], dim=1), mask

@@ -1,0 +1,220 @@
+"""Schema of the models that draw. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from zoo.backbones.schema import TransformerConfig
+from zoo.errors import ConfigError
+from zoo.models.schema import ModelConfig
+from zoo.nn.schema import Activation
+from zoo.registry import kind, part, setting
+from zoo.registry.typed import validate
+
+
+@kind("model", "generator", builds="zoo.models.generator.model:Generator")
+@dataclass(kw_only=True)
+class GeneratorConfig(ModelConfig):
+    """A prompt in, the codes of a picture or a clip out.
+
+    A causal backbone writes the codes in raster order (DALL-E, Parti, LlamaGen); any other fills in
+    masked ones (MaskGIT, Muse, Phenaki). A backbone with cross-attention reads the prompt as a
+    memory; without, the prompt stands before the codes.
+    """
+
+    # what is drawn
+    visual: ModelConfig | None = part(
+        "model", None, "the visual tokenizer, whose codebook and grid are read; frozen in training"
+    )
+    image: tuple[int, int] | None = setting(
+        None, "height and width that it draws; null is what the tokenizer was made for", low=1
+    )
+    frames: int = setting(1, "frames of a clip, of tokenizers of video", low=1)
+    codes: int | None = setting(None, "size of the codebook, where there is no `visual`", low=2)
+    grid: list[int] | None = setting(
+        None, "(times,) rows and columns of codes, where there is no `visual`", low=1
+    )
+    # what is asked: a text, a class, or what another model made of a text
+    tokenizer: object = part(
+        "tokenizer", None, "text to tokens; null when the weights' folder holds one"
+    )
+    text_length: int = setting(0, "tokens that a prompt is cut or filled up to; 0: no text", low=0)
+    vocabulary: int = setting(32000, "rows of the text's embedding", low=1)
+    text_pads: bool = setting(
+        True,
+        "each place of a prompt without a token has a vector of its own (DALL-E); otherwise it is "
+        "not seen",
+    )
+    pad_token: int = setting(0, "text token that fills up, where there are no such vectors", low=0)
+    text_order: Literal["causal", "full"] = setting(
+        "causal", "whether a prompt before the codes is read from left to right or in both ways"
+    )
+    encoder: TransformerConfig | None = part(
+        "backbone", None, "reads the text first; learns with the rest (Parti, DALL-E mini)"
+    )
+    features: int | None = setting(
+        None, "instead of tokens: width of what a frozen text encoder gives (T5-XXL: 4096)", low=1
+    )
+    features_length: int = setting(77, "how many of those vectors a prompt has at most", low=1)
+    pooled: int | None = setting(
+        None, "width of a vector for the whole prompt, which adaptive norms read (aMUSEd)", low=1
+    )
+    classes: int = setting(0, "instead of text: classes; one more stands for none", low=0)
+    labels: list[str] = setting([], "names of the classes")
+    source: ModelConfig | None = part(
+        "model", None, "tokenizer of a smaller picture that is enlarged (Muse, section 2.5)"
+    )
+    source_encoder: TransformerConfig | None = part("backbone", None, "reads its codes")
+    # the stack
+    start: bool = setting(False, "a learned token just before the codes")
+    backbone: TransformerConfig = part(
+        "backbone", {"kind": "transformer", "position": "learned-axial"}, "the stack over the codes"
+    )
+    # codes to vectors and back
+    embedding_width: int | None = setting(
+        None, "width of a factorised embedding of text and codes; null: the backbone's", low=1
+    )
+    scale_embedding: bool = setting(False, "embeddings times sqrt(width)")
+    unit_embedding: bool = setting(False, "embedding rows have unit length")
+    tied: bool = setting(False, "whether the head is the embedding of the codes transposed")
+    head_bias: bool = setting(False, "bias of the head")
+    head_norm: bool = setting(False, "a norm of its own before the head (after the stack's)")
+    head_scale: float = setting(1.0, "factor on the outputs before the head", above=0.0)
+    transform: Activation | None = setting(
+        None, "dense, activation and norm before the head (MaskGIT); null: none"
+    )
+    text_head: bool = setting(False, "also tells the prompt's next token (DALL-E)")
+    # drawing
+    sampling: dict[str, Any] = setting({}, "options of `draw` that suit these weights")
+
+    def check(self) -> None:
+        asked = [
+            name
+            for name, there in (
+                ("text_length", self.text_length),
+                ("features", self.features),
+                ("classes", self.classes),
+            )
+            if there
+        ]
+        if len(asked) > 1:
+            raise ConfigError(f"{asked[1]}: a prompt is one of {' and '.join(asked)}, not both.")
+        for name in ("visual", "source"):
+            given = getattr(self, name)
+            if given is not None and not hasattr(given, "codebook_size"):
+                raise ConfigError(f"{name}: a {given.zoo_kind} model gives no codes of pictures.")
+        if self.visual is None and (self.codes is None or self.grid is None):
+            raise ConfigError("visual: name a visual tokenizer, or give codes and grid.")
+        if self.codes is not None and self.visual is not None and self.codes != self.codebook:
+            raise ConfigError(
+                f"codes: the tokenizer has {self.codebook} codes, not {self.codes}; leave it out."
+            )
+        if not self.memory and self.text_length and not self.text_pads:
+            raise ConfigError(
+                "text_pads: a prompt before the codes has one length; set text_pads=true."
+            )
+        if self.text_head and (self.memory or not self.text_length or not self.causal):
+            raise ConfigError(
+                "text_head: needs a text before the codes and a causal backbone (DALL-E)."
+            )
+        if self.causal and not self.prefix:
+            raise ConfigError(
+                "start: a causal backbone needs a token before the first code; set start=true."
+            )
+        if self.source is not None and not self.memory:
+            raise ConfigError("source: a smaller picture is read by backbone.cross_attention.")
+        draw_options(self.causal, self.sampling)
+
+    @property
+    def causal(self) -> bool:
+        """Whether it writes code after code, and does not fill in masked ones."""
+        return self.backbone.causal
+
+    @property
+    def memory(self) -> bool:
+        """Whether the prompt is read by cross-attention, and does not stand before the codes."""
+        return self.backbone.cross_attention is not None
+
+    @property
+    def prompt_length(self) -> int:
+        """How many vectors a prompt is."""
+        features = self.features_length if self.features else 0
+        return self.text_length or features or int(self.classes > 0)
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the codes."""
+        return (0 if self.memory else self.prompt_length) + int(self.start)
+
+    @property
+    def codebook(self) -> int:
+        """How many codes there are, as the visual tokenizer says."""
+        return self.codes if self.visual is None else self.visual.codebook_size  # type: ignore[return-value, attr-defined]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(Times,) rows and columns of codes, as the visual tokenizer says."""
+        if self.visual is None:
+            return tuple(self.grid or ())
+        return grid_of(self.visual, self.image, self.frames)
+
+    def inputs(self) -> str:
+        """Returns what zoo.info says of the inputs."""
+        asked = f"a prompt of up to {self.prompt_length} tokens"
+        if self.classes:
+            asked = f"one of {self.classes} classes"
+        grid = " x ".join(map(str, self.shape))
+        return f"{asked}; gives {grid} codes out of {self.codebook:,}"
+
+
+@dataclass(kw_only=True)
+class DrawOptions:
+    """What a person may ask of drawing, besides a prompt."""
+
+    seed: int | None = setting(None, "the same seed draws the same; null draws anew")
+    guidance: float = setting(2.0, "how strongly the prompt is followed; 1 is none", low=0.0)
+    guidance_schedule: Literal["constant", "linear"] = setting(
+        "constant", "linear: from 1 up to `guidance` over the passes (of masked models)"
+    )
+    together: bool = setting(True, "guidance in one pass of twice the batch; or in two passes")
+    negative: str | None = setting(None, "what guidance leads away from; null: no prompt")
+    temperature: float = setting(1.0, "of the distribution that codes are drawn from", low=0.0)
+    top_k: int | None = setting(None, "only the k most probable codes", low=1)
+    # of models that write code after code
+    top_p: float | None = setting(
+        None, "only the most probable codes that make up p", above=0.0, high=1.0
+    )
+    # of models that fill in masked codes: zoo.generation.masked.MaskedOptions
+    sampler: str = setting("maskgit", "maskgit, amused, lucidrains or token-critic")
+    steps: int | None = setting(None, "passes of the model; null is the sampler's", low=1)
+    schedule: str | None = setting(None, "share that stays masked: cosine, linear, square")
+    choice_temperature: float | None = setting(None, "noise on the confidence", low=0.0)
+
+    def masked(self) -> dict[str, Any]:
+        """Returns what is given of the options of masked decoding."""
+        names = ("seed", "temperature", "top_k", "steps", "schedule", "choice_temperature")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_MASKED_ONLY = ("sampler", "steps", "schedule", "choice_temperature", "guidance_schedule")
+_CAUSAL_ONLY = ("top_p",)
+
+
+def draw_options(causal: bool, *given: dict[str, Any]) -> DrawOptions:
+    """Returns checked options, later ones over earlier ones; raises ConfigError for one that does
+    not exist, or that models of the other kind have."""
+    merged = {name: value for options in given for name, value in options.items()}
+    for name in _MASKED_ONLY if causal else _CAUSAL_ONLY:
+        if merged.get(name) is not None:
+            way = "writes code after code" if causal else "fills in masked codes"
+            raise ConfigError(f"{name}: this model {way}, and has no such option.")
+    return validate(DrawOptions, merged, "")
+
+
+def grid_of(visual: Any, image: tuple[int, int] | None = None, frames: int = 1) -> tuple[int, ...]:
+    """Returns the grid that a visual tokenizer's config gives a picture or a clip; raises
+    DataError for sizes that do not divide."""
+    size = tuple(image or visual.image)
+    return visual.grid((frames, *size) if visual.video else size)

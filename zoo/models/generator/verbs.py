@@ -1,0 +1,308 @@
+"""What a loaded model that draws does with prompts and pictures: draw, edit, enlarge, animate."""
+
+# b pictures, n codes, c channels, t h w frames and pixels
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError, DataError
+from zoo.models.generator.pictures import as_picture, mask_codes
+from zoo.models.generator.prompt import Condition
+from zoo.models.generator.sample import UNKNOWN, sample
+from zoo.models.generator.schema import DrawOptions, draw_options, grid_of
+from zoo.models.text.verbs import ReadsText
+from zoo.registry.suggest import hint
+
+__all__ = ["GeneratorVerbs"]
+
+Watch = Callable[[Tensor], None]  # called with the codes (b n) as they come, -1 where unknown
+
+
+class GeneratorVerbs(ReadsText):
+    """Mixed into the models that draw."""
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        prompt: Any = None,
+        num: int = 1,
+        *,
+        image: Any = None,
+        features: Any = None,
+        best_of: int | None = None,
+        rerank: Callable[[list[Any], str], Any] | None = None,
+        watch: Watch | None = None,
+        batch_size: int = 64,
+        **given: Any,
+    ) -> list[Any]:
+        """Returns `num` pictures (PIL) of a prompt, or a list of such lists for a list of prompts.
+
+        Args:
+            prompt: a text, or a class (its name or number); None draws whatever comes.
+            image: the smaller picture, of a model that enlarges.
+            features: in place of a text, what its frozen encoder gives: a dict of tensors with a
+                leading axis of 1, named as `zoo.models.generator.prompt.Prompt` names them.
+            best_of: so many are drawn and the `num` that `rerank` likes best are returned.
+            rerank: `rerank(pictures, prompt)` gives a score for each, as a CLIP does.
+            watch: is called with the codes (b n) as they come.
+            given: `zoo.models.generator.schema.DrawOptions`: seed, guidance, steps, …; what is not
+                given is `config.sampling`'s.
+        Raises: ConfigError, DataError for a prompt that the model cannot read.
+        """
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        if num < 1 or (best_of is not None and (best_of < num or rerank is None)):
+            raise ConfigError("best_of: draw at least `num`, and say who chooses (rerank=).")
+        count = best_of or num
+        asked = [one for one in prompts for _ in range(count)]
+        codes = self.draw_codes(
+            asked, image=image, features=features, watch=watch, batch_size=batch_size, **given
+        )
+        pictures = self.show(codes)
+        answers = []
+        for index, one in enumerate(prompts):
+            found = pictures[index * count : (index + 1) * count]
+            if rerank is not None:
+                scores = torch.as_tensor(rerank(found, one)).float().flatten()
+                found = [found[i] for i in scores.argsort(descending=True)[:num].tolist()]
+            answers.append(found)
+        return answers if isinstance(prompt, list) else answers[0]
+
+    @torch.inference_mode()
+    def edit(
+        self,
+        image: Any,
+        mask: Any,
+        prompt: Any = None,
+        num: int = 1,
+        *,
+        strength: float = 0.3,
+        rounds: int = 8,
+        watch: Watch | None = None,
+        **given: Any,
+    ) -> list[Any]:
+        """Returns `num` pictures in which what the mask covers is drawn anew, after a prompt.
+
+        Where the mask is beyond the picture's own content, this is outpainting. With mask=None the
+        whole picture drifts to the prompt: `rounds` times a random share (`strength`) of its codes
+        is drawn anew. Codes that the mask does not touch are kept exactly. Raises: DataError.
+        """
+        codes = self._codes_of(image).expand(num, -1)
+        if mask is None:
+            return self.show(self._drifted(codes, prompt, strength, rounds, given))
+        covered = mask_codes(mask, self.config.shape).flatten()
+        if self.config.frames > 1:
+            covered = covered.repeat(self.config.shape[0])
+        known = torch.where(covered, UNKNOWN, codes)
+        return self.show(self.draw_codes([prompt] * num, known, watch=watch, **given))
+
+    def enlarge(self, image: Any, prompt: Any = None, num: int = 1, **given: Any) -> list[Any]:
+        """Returns `num` larger versions of a picture; of models that have a `source`."""
+        if self.config.source is None:
+            raise ConfigError("source: this model draws from prompts alone and enlarges nothing.")
+        return self.draw(prompt, num, image=image, **given)
+
+    @torch.inference_mode()
+    def animate(
+        self,
+        prompts: Any,
+        *,
+        frames: int | None = None,
+        first: Any = None,
+        overlap: int | None = None,
+        watch: Watch | None = None,
+        **given: Any,
+    ) -> list[Any]:
+        """Returns the frames (PIL) of a clip that follows one prompt after the other.
+
+        Args:
+            prompts: a text, or a story of several; each goes on from the frames before it.
+            frames: of each scene; null is what the model was made for.
+            first: a picture, or a list of frames, that the clip goes on from.
+            overlap: how many frames a scene sees of the one before; null is one step of the
+                tokenizer and a frame.
+        Raises: ConfigError for models of pictures, DataError for numbers of frames that do not fit.
+        """
+        visual = self._visual()
+        if not visual.video:
+            raise ConfigError("This model draws pictures; animate is for models of clips.")
+        story = [prompts] if isinstance(prompts, str) else list(prompts)
+        length = frames or self.config.frames
+        step = visual.shape((2, 1, 1))[0] - 1
+        overlap = 1 + step if overlap is None else overlap
+        pixels = None if first is None else self._clip(first)  # 1 c t h w
+        for number, prompt in enumerate(story):
+            options = {**given}
+            if given.get("seed") is not None:
+                options["seed"] = given["seed"] + number
+            scene = self._scene(prompt, pixels, length, overlap, options, watch)
+            pixels = scene if pixels is None else torch.cat([pixels, scene], dim=2)
+        return [as_picture(frame) for frame in visual.pictures(pixels)[0]]
+
+    def show(self, codes: Tensor, grid: tuple[int, ...] | None = None) -> list[Any]:  # b n
+        """Returns what codes look like: pictures, or of clips the lists of their frames."""
+        visual = self._visual()
+        pixels = visual.decode(codes.flatten(1).clamp(min=0), grid=grid or self.config.shape)
+        arrays = visual.pictures(pixels)
+        if visual.video:
+            return [[as_picture(frame) for frame in clip] for clip in arrays]
+        return [as_picture(array) for array in arrays]
+
+    def condition(self, prompts: Sequence[Any], **more: Any) -> Condition:
+        """Returns prompts as the stack reads them; None asks for nothing in particular."""
+        config, batch = self.config, len(prompts)
+        if all(prompt is None for prompt in prompts) or config.features:
+            return self.prompt(batch, **more)
+        if config.classes:
+            return self.prompt(batch, labels=self._labels(prompts), **more)
+        if not config.text_length:
+            raise ConfigError("This model takes no prompt.")
+        text, mask = self.read_text(["" if prompt is None else prompt for prompt in prompts])
+        return self.prompt(batch, text=text, text_mask=mask, **more)
+
+    def read_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Returns tokens (b m) and which of them are there (b m) of texts; raises DataError for a
+        word that the tokenizer does not know."""
+        length = self.config.text_length
+        tokens, mask = self.tokenizer(list(texts), padding="right", length=length, pad_to=length)
+        unknown = self.tokenizer.special_id("unk")
+        for row, text in zip(tokens.tolist(), texts, strict=True):
+            if unknown is not None and unknown in row:
+                raise DataError(
+                    f"The prompt {text!r} holds a word that this model has no token for."
+                )
+        empty = ~mask.any(-1)
+        if not self.config.text_pads and bool(empty.any()):
+            none, seen = self.prompt.no_text(len(tokens))
+            tokens = torch.where(empty[:, None], none.cpu(), tokens)
+            mask = torch.where(empty[:, None], seen.cpu(), mask)
+        return tokens.to(self.device), mask.to(self.device)
+
+    @torch.inference_mode()
+    def draw_codes(
+        self,
+        prompts: list[Any],
+        known: Tensor | None = None,  # b n, -1 where a code is to be drawn; None knows none
+        *,
+        grid: tuple[int, ...] | None = None,
+        image: Any = None,
+        features: dict[str, Tensor] | None = None,
+        watch: Watch | None = None,
+        batch_size: int = 64,
+        **given: Any,
+    ) -> Tensor:  # b n
+        """Returns the codes of one picture for each prompt, drawn in batches; known ones stay."""
+        if known is None:
+            known = torch.full((len(prompts), math.prod(grid or self.config.shape)), UNKNOWN)
+        wanted = draw_options(self.config.causal, self.config.sampling, given)
+        seed, found = wanted.seed, []
+        for start in range(0, len(prompts), batch_size):
+            part = prompts[start : start + batch_size]
+            more = self._more(len(part), image, features)
+            asked = self.condition(part, **more)
+            source = {"source": more["source"]} if "source" in more else {}
+            nothing = self._nothing(len(part), wanted, source)
+            if seed is not None:  # another batch is other pictures
+                wanted = dataclasses.replace(wanted, seed=seed + start)
+            rows = known[start : start + batch_size].to(self.device)
+            codes = rows
+            for codes in sample(self, rows, asked, nothing, wanted, grid):
+                if watch is not None:
+                    watch(codes)
+            found.append(codes)
+        return torch.cat(found)
+
+    # -- how it is done ----------------------------------------------------------------------------
+
+    def _more(self, batch: int, image: Any, features: dict[str, Tensor] | None) -> dict[str, Any]:
+        """Returns what else a prompt is made of: features, and the codes of a smaller picture."""
+        more: dict[str, Any] = {}
+        if self.config.features and features is not None:
+            more = {name: t.expand(batch, *t.shape[1:]) for name, t in features.items()}
+        if self.config.source is not None:
+            if image is None:
+                raise ConfigError("image: this model enlarges a picture; give it one.")
+            more["source"] = self._codes_of(image, "source").expand(batch, -1).to(self.device)
+        return more
+
+    def _nothing(self, batch: int, wanted: DrawOptions, more: dict[str, Any]) -> Condition | None:
+        if wanted.guidance == 1.0:
+            return None
+        return self.condition([wanted.negative] * batch, **more)
+
+    def _labels(self, prompts: Sequence[Any]) -> Tensor:
+        names, found = self.config.labels, []
+        for prompt in prompts:
+            index = names.index(prompt) if prompt in names else prompt
+            index = self.config.classes if prompt is None else index
+            if not isinstance(index, int) or not 0 <= index <= self.config.classes:
+                known = f"It has {self.config.classes} classes."
+                raise DataError(f"Unknown class {prompt!r}.{hint(str(prompt), names, known)}")
+            found.append(index)
+        return torch.tensor(found, device=self.device)
+
+    def _codes_of(self, image: Any, which: str = "visual") -> Tensor:  # 1 n
+        """Returns the codes of one raw picture."""
+        visual = self._visual(which)
+        size = self.config.image if which == "visual" else None
+        pixels = visual.preprocess([image], size).to(self.device)
+        if visual.video:
+            pixels = pixels[:, :, None].expand(-1, -1, self.config.frames, -1, -1)
+        return visual.encode(pixels).ids.flatten(1)
+
+    def _drifted(
+        self, codes: Tensor, prompt: Any, strength: float, rounds: int, given: dict[str, Any]
+    ) -> Tensor:
+        """Muse, section 3.3: every round draws a random share of the codes anew."""
+        if self.config.causal:
+            raise ConfigError("mask: editing without one is for models that fill in masked codes.")
+        seed = given.get("seed")
+        random = torch.Generator().manual_seed(0 if seed is None else seed)
+        for number in range(rounds):
+            again = torch.rand(codes.shape, generator=random).to(codes.device) < strength
+            known = torch.where(again, UNKNOWN, codes)
+            options = {**given, "steps": 1}
+            if seed is not None:
+                options["seed"] = seed + number
+            codes = self.draw_codes([prompt] * len(codes), known, **options)
+        return codes
+
+    def _scene(
+        self,
+        prompt: Any,
+        before: Tensor | None,  # 1 c t h w
+        length: int,
+        overlap: int,
+        given: dict[str, Any],
+        watch: Watch | None,
+    ) -> Tensor:  # 1 c t h w
+        """Returns the new frames of a scene that goes on from the last ones before it."""
+        visual = self._visual()
+        grid = grid_of(visual.config, self.config.image, length)
+        known = torch.full((1, *grid), UNKNOWN, device=self.device)
+        kept = 0
+        if before is not None:
+            kept = min(overlap, before.shape[2])
+            seen = visual.encode(before[:, :, -kept:]).ids
+            if seen.shape[1] >= grid[0]:
+                raise ConfigError(f"overlap: a scene of {length} frames has no room for {kept}.")
+            known[:, : seen.shape[1]] = seen
+        codes = self.draw_codes([prompt], known.flatten(1), grid=grid, watch=watch, **given)
+        return visual.decode(codes, grid=grid)[:, :, kept:]
+
+    def _clip(self, first: Any) -> Tensor:  # -> 1 c t h w
+        frames = first if isinstance(first, list) else [first]
+        pixels = self._visual().preprocess(frames, self.config.image)  # t c h w
+        return pixels.movedim(0, 1)[None].to(self.device)
+
+    def _visual(self, which: str = "visual") -> Any:
+        visual = getattr(self, which if which == "visual" else "small", None)
+        if visual is None:
+            raise ConfigError(f"{which}: this model has codes alone; give it a visual tokenizer.")
+        return visual
