@@ -41,9 +41,7 @@ def test_lucidrains_masks_the_least_probable_again_without_noise():
     first = next(masked_steps(lambda t, time: fixed, torch.full((B, N), MASK), MASK, wanted))
     count = math.floor(N * math.cos(math.pi / 8))
     least = fixed.softmax(-1).amax(-1).argsort(-1)[:, :count]
-    assert torch.equal(
-        first == MASK, torch.zeros(B, N, dtype=torch.bool).scatter(1, least, True)
-    )
+    assert torch.equal(first == MASK, torch.zeros(B, N, dtype=torch.bool).scatter(1, least, True))
 
 
 def test_top_share_keeps_the_best_and_temperature_falls():
@@ -66,7 +64,7 @@ def test_a_critic_decides_what_is_drawn_again():
 
 
 def test_unknown_samplers_and_options_are_one_sentence():
-    with pytest.raises(UnknownName, match="Unknown sampler 'maskgti'.*maskgit"):
+    with pytest.raises(UnknownName, match=r"Unknown sampler 'maskgti'.*maskgit"):
         masked_options("maskgti")
     with pytest.raises(ConfigError, match="steps"):
         masked_options(steps=0)

@@ -50,7 +50,9 @@ def test_axes_add_up_and_steps_read_their_own_place():
         r, c = divmod(place - PREFIX, 5)
         assert torch.allclose(whole[:, place], x[:, place] + rows[r] + columns[c], atol=1e-6)
         one = Where(torch.tensor([[place]]), torch.arange(place + 1)[None], GRID, PREFIX, place)
-        assert torch.equal(position.embed(x[:, place : place + 1], one), whole[:, place : place + 1])
+        assert torch.equal(
+            position.embed(x[:, place : place + 1], one), whole[:, place : place + 1]
+        )
     assert torch.allclose(whole[:, :PREFIX], x[:, :PREFIX] + position.before)
 
 
@@ -62,7 +64,9 @@ def test_a_smaller_grid_reads_the_first_rows_and_a_larger_one_is_refused():
         torch.zeros(1, 12, 8), Where(torch.arange(12)[None], torch.arange(12)[None], (3, 2, 2), 0)
     )
     assert torch.equal(frame, clip[:, :4])
-    with pytest.raises(ConfigError, match=r"grid of \(4, 2, 2\) codes is more than the \(3, 2, 2\)"):
+    with pytest.raises(
+        ConfigError, match=r"grid of \(4, 2, 2\) codes is more than the \(3, 2, 2\)"
+    ):
         position.embed(torch.zeros(1, 16, 8), Where(torch.arange(16)[None], places, (4, 2, 2), 0))
 
 

@@ -14,7 +14,14 @@ SPARSE = [
     {"attention": {"pattern": "convolution", "pattern_size": 3}},
 ]
 READ = {"text_length": TEXT, "vocabulary": WORDS}
-ENCODER = {"name": "transformer", "depth": 1, "width": 24, "length": TEXT, "position": "learned", "attention": {"heads": 2}}
+ENCODER = {
+    "name": "transformer",
+    "depth": 1,
+    "width": 24,
+    "length": TEXT,
+    "position": "learned",
+    "attention": {"heads": 2},
+}
 CROSS = {"cross_attention": {"name": "multihead", "heads": 2}}
 WAYS = {
     "dalle": {**READ, "start": True, "text_head": True,

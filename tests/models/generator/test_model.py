@@ -124,7 +124,10 @@ def test_a_smaller_picture_is_read():
     from zoo.models.generator.prompt import SmallPicture
 
     config = model.config
-    config.source, config.source_encoder = small, resolve("backbone", {"kind": "transformer", **STACK})
+    config.source, config.source_encoder = (
+        small,
+        resolve("backbone", {"kind": "transformer", **STACK}),
+    )
     model.prompt.source = SmallPicture(config, model.prompt.width)
     for p in model.prompt.source.parameters():
         torch.nn.init.normal_(p)
@@ -136,7 +139,7 @@ def test_a_smaller_picture_is_read():
 
 WRONG = {
     "a prompt is one of text_length and classes": {**WAYS["prefix"], "classes": 3},
-    "name a visual tokenizer, or give codes and grid": {**WAYS["prefix"], "codes": None},
+    "nothing says what is drawn; name a tokenizer": {**WAYS["prefix"], "codes": None},
     "needs a token before the first code; set start=true": {
         **WAYS["parti"], "start": False},
     "a prompt before the codes has one length": {**WAYS["prefix"], "text_pads": False},

@@ -105,7 +105,9 @@ class GeneratorConfig(ModelConfig):
             if given is not None and not hasattr(given, "codebook_size"):
                 raise ConfigError(f"{name}: a {given.zoo_kind} model gives no codes of pictures.")
         if self.visual is None and (self.codes is None or self.grid is None):
-            raise ConfigError("visual: name a visual tokenizer, or give codes and grid.")
+            raise ConfigError(
+                "visual: nothing says what is drawn; name a tokenizer, or give codes and grid."
+            )
         if self.codes is not None and self.visual is not None and self.codes != self.codebook:
             raise ConfigError(
                 f"codes: the tokenizer has {self.codebook} codes, not {self.codes}; leave it out."
