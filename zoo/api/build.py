@@ -60,16 +60,21 @@ def load(
         name: `"vit-digits"`, `"vit-base-16.augreg"`, `"hf:org/repo@revision"`, `"dir:path"`.
         overrides: parts to swap; what then has no place or no weights is an error, unless
             `partial`.
+        dtype: `"fp32"`, `"bf16"`, on a GPU `"fp16"`; on a CPU `"int8"` (fastest) or
+            `"int8-weight"` (nearer to bf16, half its memory); None is what is stored. On a CPU the
+            linear layers then take their inference form (`zoo.nn.forms`), which `.train()` undoes.
         partial: load what fits, give the rest new weights (from `seed`); `model.load_report`
             lists both.
         allow_pickle: also read `.bin` and `.pt` files, with torch's restricted unpickler.
         copy: read the weights into memory instead of mapping the file.
     Raises: UnknownName, ConfigError, WeightsError, HubError.
     """
-    from zoo.models.base import as_dtype, build_empty, seeded
+    from zoo.models.base import build_empty, precision, seeded
+    from zoo.nn.forms import freeze
     from zoo.weights.files import open_weights
     from zoo.weights.load import load_into
 
+    tensors, form = precision(dtype, device)
     parsed = parse_name(name)
     if parsed.scheme:
         typed, source = foreign_config(parsed, overrides, keys, allow_pickle)
@@ -91,13 +96,13 @@ def load(
             model,
             weights,
             partial=partial,
-            dtype=as_dtype(dtype),
+            dtype=tensors,
             device=device,
             copy=copy,
         )
     if hasattr(model, "read_files"):  # a tokenizer's, beside the weights
         model.read_files(path if Path(path).is_dir() else Path(path).parent)
-    return model.eval()
+    return freeze(model.eval(), form)
 
 
 def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
@@ -112,9 +117,11 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
 
     if format == "zoo":
         return save_native(model, folder)
+    from zoo.nn.forms import refuse_inexact
     from zoo.weights.files import save_weights
     from zoo.weights.formats import find_format
 
+    refuse_inexact(model)
     chosen = find_format(format, model.config.zoo_kind)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

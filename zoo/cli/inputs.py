@@ -19,7 +19,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="key=value", help="change a key (repeatable)"
     )
     parser.add_argument("--device", help="cpu, cuda, …; the first accelerator unless given")
-    parser.add_argument("--dtype", help="fp32, bf16 or fp16 (default: as stored)")
+    parser.add_argument("--dtype", help="fp32, bf16, int8 … (default: as stored)")
 
 
 def load_model(args: argparse.Namespace, verb: str) -> Any:

@@ -19,6 +19,7 @@ __all__ = [
     "as_dtype",
     "build_empty",
     "initialise",
+    "precision",
     "read_config",
     "save",
     "seeded",
@@ -35,9 +36,28 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return dtype
     names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
     found = getattr(torch, names.get(dtype, dtype), None)
-    if not isinstance(found, torch.dtype):
-        raise ConfigError(f"Unknown dtype {dtype!r}; use fp32, bf16 or fp16.")
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(
+            f"Unknown dtype {dtype!r}; use fp32, bf16, fp16, or on a CPU int8 or int8-weight."
+        )
     return found
+
+
+def precision(dtype: str | torch.dtype | None, device: Any = None) -> tuple[Any, str]:
+    """Returns (torch dtype of the tensors or None for what is stored, inference form of the linear
+    layers) of a dtype as `zoo.load` takes it.
+
+    Raises: ConfigError for fp16 on a CPU and int8 elsewhere, with what to take instead.
+    """
+    on_cpu = torch.device(device or "cpu").type == "cpu"
+    if dtype in ("int8", "int8-weight"):
+        if not on_cpu:
+            raise ConfigError(f"dtype {dtype} is for CPUs; on {device} take bf16.")
+        return (torch.float32 if dtype == "int8" else torch.bfloat16), str(dtype)
+    found = as_dtype(dtype)
+    if found == torch.float16 and on_cpu:
+        raise ConfigError("fp16 is slower than fp32 on a CPU; take dtype bf16 or int8.")
+    return found, "packed"
 
 
 def build_empty(config: Any) -> nn.Module:
@@ -106,8 +126,10 @@ def save(model: nn.Module, folder: str | Path, card: str | None = None) -> Path:
 
     What is already in the folder is replaced file by file, each by renaming a finished one.
     """
+    from zoo.nn.forms import refuse_inexact
     from zoo.weights.files import save_weights
 
+    refuse_inexact(model)
     config = getattr(model, "config", None)
     if not hasattr(config, "zoo_kind"):
         raise WeightsError(f"{type(model).__name__} carries no zoo config, so it cannot be stored.")

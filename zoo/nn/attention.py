@@ -164,12 +164,15 @@ class Attention(nn.Module):
         sequence."""
         if source is None:
             return self._split(self.qkv(x))
-        weight, bias = self.qkv.weight, self.qkv.bias
         rows = self.heads * self.head_dim
-        q = linear(x, weight[:rows], None if bias is None else bias[:rows])
-        kv = linear(source, weight[rows:], None if bias is None else bias[rows:])
-        q = q.view(*q.shape[:2], self.heads, self.head_dim).transpose(1, 2)
-        k, v = kv.view(*kv.shape[:2], -1, self.head_dim).transpose(1, 2).chunk(2, dim=1)
+        if self.qkv.form is not None:  # has no rows to take apart
+            q, kv = self.qkv(x)[..., :rows], self.qkv(source)[..., rows:]
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = linear(x, weight[:rows], None if bias is None else bias[:rows])
+            kv = linear(source, weight[rows:], None if bias is None else bias[rows:])
+        q = q.reshape(*q.shape[:2], self.heads, self.head_dim).transpose(1, 2)
+        k, v = kv.reshape(*kv.shape[:2], -1, self.head_dim).transpose(1, 2).chunk(2, dim=1)
         return q, k, v
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # b n (h+2g)c -> b h n c, …

@@ -26,10 +26,10 @@ from __future__ import annotations
 from copy import copy
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
+from zoo.nn.forms import quantise
 
 __all__ = ["Cache", "DynamicCache", "Int8Cache", "SlidingCache", "StaticCache"]
 
@@ -252,9 +252,3 @@ class Int8Cache(_Memories):
         self.numbers.free()
         self.scales.free()
         self.memories = {}
-
-
-def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (int8 numbers, scale per row of the last axis): x is about numbers * scale."""
-    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
-    return torch.round(x / scale).to(torch.int8), scale

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.forms import Freezable
 from zoo.nn.matmul import linear
 
 __all__ = ["Embedding", "Linear", "fill_normal_"]
@@ -23,8 +24,8 @@ def fill_normal_(weight: Tensor, std: float) -> None:
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-class Linear(nn.Module):
-    """`x W^T + b`, weight (o i), bias (o)."""
+class Linear(Freezable):
+    """`x W^T + b`, weight (o i), bias (o); or the same by an inference form (zoo.nn.forms)."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True, std: float = 0.02) -> None:
         super().__init__()
@@ -39,10 +40,14 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:  # ... i -> ... o
         """Returns the product, with an activation of `zoo.nn.matmul.FUSED` applied on the way."""
-        return linear(x, self.weight, self.bias, activation)
+        if self.form is None:
+            return linear(x, self.weight, self.bias, activation)
+        return self.form(x, activation)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"
+        outputs, inputs = self.weight.shape
+        form = f", {type(self.form).__name__}" if self.form is not None else ""
+        return f"{inputs}, {outputs}, bias={self.bias is not None}{form}"
 
 
 class Embedding(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["linear", "uses_onednn"]
+__all__ = ["FUSED", "activated", "linear", "uses_onednn"]
 
 # Multiplications from which the 10 us of calling oneDNN are won back.
 WORTH_IT = 1_000_000
@@ -78,16 +78,17 @@ def linear(
     `activation` is one of FUSED or "linear"; it is fused into the product where that is possible.
     """
     if not uses_onednn(x, weight):
-        return _activated(F.linear(x, weight, bias), activation)
+        return activated(F.linear(x, weight, bias), activation)
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
-        return _activated(_OneDNNLinear.apply(x, weight, bias), activation)
+        return activated(_OneDNNLinear.apply(x, weight, bias), activation)
     attribute, algorithm = FUSED.get(activation, ("none", ""))
     return _onednn(x.dtype)(x, weight, bias, attribute, [], algorithm)
 
 
-def _activated(x: Tensor, activation: str) -> Tensor:
+def activated(x: Tensor, activation: str) -> Tensor:
+    """Returns the activation of FUSED, or "linear", of x."""
     if activation == "linear":
         return x
     if activation == "gelu":

@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
     if args.name is None or args.folder is None:
         raise UsageError("zoo export takes a NAME and a FOLDER; see zoo export --help.")
     import zoo
+    from zoo.models.base import as_dtype
 
-    folder = zoo.save(zoo.load(args.name, dtype=args.dtype), args.folder, format=args.format)
+    model = zoo.load(args.name).to(as_dtype(args.dtype))
+    folder = zoo.save(model, args.folder, format=args.format)
     print_json({"folder": str(folder), "format": args.format}) if args.json else print(folder)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from zoo.models.text.schema import TextModelConfig
 from zoo.nn.feedforward import ACTIVATIONS
+from zoo.nn.forms import FORMS, Form, Freezable
 from zoo.nn.linear import Embedding, Linear
 from zoo.nn.mask import Mask
 from zoo.nn.matmul import linear
@@ -70,7 +71,7 @@ class TokenEmbedding(nn.Module):
         return x * self.scale if self.scale != 1.0 else x
 
 
-class TokenHead(nn.Module):
+class TokenHead(Freezable):
     """Vectors to scores over the vocabulary: (transform,) scale, the embedding transposed or a
     matrix of its own, bias."""
 
@@ -91,10 +92,24 @@ class TokenHead(nn.Module):
         if transform is not None:
             self.norm = build(norm, width=inner)
         self.has_dense, self.transform = transform is not None or inner != width, transform
-        if not config.tied:
-            self.weight = nn.Parameter(torch.empty(vocabulary, inner))
+        weight = None if config.tied else nn.Parameter(torch.empty(vocabulary, inner))
+        self.register_parameter("weight", weight)
         self.bias = nn.Parameter(torch.empty(vocabulary)) if config.head_bias else None
         self.std = std
+        self.wanted: str | None = None  # a tied head's form, made beside the embedding on first use
+        self.beside: Form | None = None
+
+    def freeze(self, name: str) -> None:
+        super().freeze(name)
+        self.wanted = name if self.tied else None
+
+    def thaw(self) -> None:
+        super().thaw()
+        self.wanted = self.beside = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.beside = None
+        return super()._apply(fn, recurse)
 
     def reset_parameters(self) -> None:
         if not self.tied:
@@ -109,4 +124,13 @@ class TokenHead(nn.Module):
             x = self.norm(ACTIVATIONS[self.transform](x))
         if self.scale != 1.0:
             x = x * self.scale
+        form = self.form or self._form_of(embedding)
+        if form is not None:
+            return form(x)
         return linear(x, embedding.weight if self.tied else self.weight, self.bias)
+
+    def _form_of(self, embedding: TokenEmbedding) -> Form | None:
+        if self.beside is None and self.wanted is not None:
+            weight, form = embedding.weight, FORMS[self.wanted]
+            self.beside = form(weight, self.bias) if form.serves(weight) else None
+        return self.beside

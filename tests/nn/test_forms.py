@@ -1,0 +1,148 @@
+"""Inference forms give the layer's numbers, and what they were made from where they promise to."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.generation.conftest import make
+from zoo.errors import ConfigError, WeightsError
+from zoo.models.base import build_empty, initialise, save
+from zoo.nn import forms
+from zoo.nn.forms import FORMS, freeze, quantise, refuse_inexact, thaw
+from zoo.nn.linear import Linear
+from zoo.nn.matmul import FUSED, activated
+from zoo.registry import resolve
+
+BOUND = {"packed": 5e-3, "int8": 3e-2, "int8-weight": 1.2e-2}  # relative error of one product
+DTYPE = {"packed": torch.bfloat16, "int8": torch.float32, "int8-weight": torch.bfloat16}
+
+needs_packing = pytest.mark.skipif(
+    not forms._packs(), reason="this processor or PyTorch has no packed bf16 product"
+)
+NAMES = [pytest.param("packed", marks=needs_packing), "int8", "int8-weight"]
+
+
+def layer(dtype, inputs=90, outputs=70, bias=True):
+    torch.manual_seed(0)
+    made = Linear(inputs, outputs, bias, std=0.1)
+    made.reset_parameters()
+    if bias:
+        nn.init.normal_(made.bias)
+    return made.to(dtype).eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 1, 90), (3, 96), (2, 40, 96)])
+@pytest.mark.parametrize("activation", ["linear", *FUSED])
+def test_products_are_those_of_the_weight(name, shape, activation):
+    plain = layer(DTYPE[name], shape[-1])
+    x = torch.randn(shape, dtype=DTYPE[name])
+    exact = F.linear(x.double(), plain.weight.double(), plain.bias.double())
+    exact = activated(exact, activation)
+    with torch.inference_mode():
+        found = freeze(copy.deepcopy(plain), name)(x, activation)
+    assert found.dtype == x.dtype and found.shape == exact.shape
+    assert (found.double() - exact).norm() / exact.norm() < BOUND[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_form_frees_the_weight_and_shows_it(name):
+    plain = layer(DTYPE[name], bias=False)
+    frozen = freeze(copy.deepcopy(plain), name)
+    assert [n for n, _ in frozen.named_parameters()] == []
+    assert frozen.form.nbytes <= plain.weight.nbytes
+    error = (frozen.weight.float() - plain.weight.float()).norm() / plain.weight.float().norm()
+    assert error == 0 if name == "packed" else error < 1e-2
+    assert copy.deepcopy(frozen).form is frozen.form
+    assert "90, 70, bias=False, " in repr(frozen)
+
+
+@needs_packing
+@pytest.mark.parametrize(
+    "undo", [lambda m: m.train(), lambda m: m.float().bfloat16(), thaw, lambda m: m.to("cpu")]
+)
+def test_packing_undoes_itself_bit_for_bit(undo):
+    plain = layer(torch.bfloat16)
+    frozen = freeze(copy.deepcopy(plain), "packed")
+    assert torch.equal(frozen.state_dict()["weight"], plain.weight)
+    undo(frozen)
+    assert isinstance(frozen._parameters["weight"], nn.Parameter)
+    assert torch.equal(frozen.weight, plain.weight) and frozen.weight.requires_grad
+
+
+@needs_packing
+def test_new_weights_replace_a_packed_one():
+    frozen, other = freeze(layer(torch.bfloat16), "packed"), layer(torch.bfloat16)
+    with torch.no_grad():
+        other.weight.neg_()
+    frozen.load_state_dict(other.state_dict())
+    x = torch.randn(2, 90, dtype=torch.bfloat16)
+    torch.testing.assert_close(frozen(x), other(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_pass_through_a_frozen_layer(name):
+    plain = layer(DTYPE[name])
+    frozen = freeze(copy.deepcopy(plain), name)
+    inputs = torch.randn(4, 90, dtype=DTYPE[name])
+    found, expected = (inputs.clone().requires_grad_() for _ in range(2))
+    frozen(found).square().sum().backward()
+    plain(expected).square().sum().backward()
+    error = (found.grad - expected.grad).float().norm() / expected.grad.float().norm()
+    assert error < 2 * BOUND[name]
+
+
+def test_packing_is_for_bf16_and_leaves_the_rest():
+    assert freeze(layer(torch.float32), "packed").form is None
+
+
+def test_a_row_of_zeros_stays_zero():
+    plain = layer(torch.float32, bias=False)
+    with torch.no_grad():
+        plain.weight[3] = 0
+    for name in ("int8", "int8-weight"):
+        found = freeze(copy.deepcopy(plain), name)(torch.randn(2, 90))
+        assert not found[:, 3].any() and torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", ["int8", "int8-weight"])
+def test_int8_is_neither_trained_nor_saved(name, tmp_path):
+    model = freeze(make("llama"), name)
+    with pytest.raises(ConfigError, match="int8 weights are for inference"):
+        model.train()
+    with pytest.raises(ConfigError, match="int8 weights are for inference"):
+        model.to(torch.float64)
+    with pytest.raises(WeightsError, match="is in int8; load it with dtype=fp32 or bf16 to save"):
+        save(model, tmp_path)
+    refuse_inexact(make("llama"))
+
+
+def test_engine_is_left_as_it_was():
+    before = torch.backends.quantized.engine
+    FORMS["int8"](torch.randn(4, 4), None)
+    assert torch.backends.quantized.engine == before
+
+
+def test_numbers_and_scales():
+    numbers, scale = quantise(torch.tensor([[1.0, -2.0, 0.5]]))
+    assert numbers.tolist() == [[64, -127, 32]] and scale.tolist() == [[pytest.approx(2 / 127)]]
+
+
+@pytest.mark.parametrize(("name", "error"), [("int8", 3e-2), ("int8-weight", 2e-2)])
+@pytest.mark.parametrize("family", ["gpt", "llama"])
+def test_a_model_in_int8_says_nearly_the_same(name, error, family):
+    """Weights as they are initialised, and a tied head, which makes scores peak."""
+    parts = {"llama": {"position": "rope", "norm": "rms", "feedforward": "swiglu"}}.get(family, {})
+    backbone = {"depth": 4, "width": 128, "length": 256, "position": "learned", **parts}
+    backbone["attention"] = {"heads": 4}
+    mapping = {"kind": "causal-lm", "vocabulary": 512, "backbone": backbone}
+    model = initialise(build_empty(resolve("model", mapping)), 0).eval()
+    tokens = torch.randint(512, (4, 64), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact = model(tokens).logits
+        found = freeze(model.to(DTYPE[name]), name)(tokens).logits.float()
+    assert (found - exact).norm() / exact.norm() <= error
+    assert (found.argmax(-1) == exact.argmax(-1)).float().mean() >= 0.95
