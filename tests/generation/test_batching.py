@@ -1,9 +1,12 @@
 """Continuous batching: everyone gets what they would get alone, and no page stays behind."""
 
+import collections
+import random
+
 import pytest
 import torch
 
-from tests.generation.conftest import make, plain
+from tests.generation.conftest import VOCABULARY, make, plain
 from tests.generation.test_equal import pool
 from zoo.errors import ConfigError
 from zoo.generation.batching import Batcher, Request
@@ -71,3 +74,112 @@ def test_cancelled_requests_give_their_pages_back():
     assert first.done and len(first.tokens) < 20 and third.tokens == []
     assert second.tokens == plain(model, [3], 3)
     assert runs.pool.used == 0
+
+
+def tables(runs):
+    """Returns every table of pages that something of a batcher holds."""
+    holders = [*runs.running, *runs.kept, *([runs.reading] if runs.reading else [])]
+    return [r.pages.pages for r in holders]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_pages_add_up_and_answers_are_those_of_one_alone(seed):
+    """Prompts that begin alike, more than there is room for, cancelled at any time."""
+    chance, model = random.Random(seed), make("gqa")
+    runs = Batcher(
+        lambda cache: CausalSteps(model, cache=cache),
+        pool(model, pages=14, page=4),
+        most=4,
+        chunk=chance.choice([None, 3, 7]),
+        keep=chance.choice([0, 2, 5]),
+    )
+    stem = [chance.randrange(VOCABULARY) for _ in range(20)]
+    requests, shared = [], 0
+    for _ in range(60):
+        if len(requests) < 24 and chance.random() < 0.7:
+            prompt = [*stem[: chance.randrange(1, 20)], chance.randrange(VOCABULARY)]
+            wanted = options(max_new_tokens=chance.randrange(1, 9))
+            requests.append(runs.submit(Request(prompt, wanted)))
+        if requests and chance.random() < 0.15:
+            runs.cancel(chance.choice(requests))
+        runs.step()
+        held = collections.Counter(page for table in tables(runs) for page in table)
+        assert [held[page] for page in range(14)] == runs.pool.holders
+        assert runs.pool.available == {page for page in range(14) if not held[page]}
+        shared = max(shared, *held.values(), 0)
+    runs.run()
+    assert shared > 1  # some pages did serve several
+    for request in requests:
+        assert request.done
+        expected = plain(model, request.prompt, request.options.max_new_tokens)
+        assert request.tokens == expected[: len(request.tokens)]
+        assert request.cancelled or len(request.tokens) == len(expected)
+    runs.clear()
+    assert runs.pool.used == 0
+
+
+def test_a_prompt_that_begins_like_another_is_not_read_again(model):
+    read = []
+
+    class Counting(CausalSteps):
+        def step(self, tokens, every=False):
+            read.append(tokens.shape[1])
+            return super().step(tokens, every)
+
+    runs = Batcher(lambda cache: Counting(model, cache=cache), pool(model), keep=2)
+    stem = [(7 * i) % VOCABULARY for i in range(21)]  # two pages and a half
+    first = runs.submit(Request(stem, options(max_new_tokens=5)))
+    runs.run()
+    read.clear()
+    again = [runs.submit(Request([*stem, *first.tokens, 3], options(max_new_tokens=5)))]
+    again += [runs.submit(Request([*stem[:18], 1], options(max_new_tokens=5))) for _ in range(2)]
+    runs.run()
+    assert sorted(n for n in read if n > 1) == [
+        2
+    ]  # the end token and what follows; the rest is there
+    for request in again:
+        assert request.tokens == plain(model, request.prompt, 5)
+    runs.clear()
+    assert runs.pool.used == 0
+
+
+def test_prompts_are_read_a_chunk_at_a_time_while_others_go_on():
+    model = make("llama")
+    runs = Batcher(lambda cache: CausalSteps(model, cache=cache), pool(model), chunk=4)
+    short = runs.submit(Request([5, 6], options(max_new_tokens=12)))
+    runs.step()
+    long = runs.submit(
+        Request([(3 * i) % VOCABULARY for i in range(18)], options(max_new_tokens=3))
+    )
+    before = []
+    while not long.tokens:
+        before.append(len(short.tokens))
+        runs.step()
+    assert len(before) == 5 and before == list(range(before[0], before[0] + 5))
+    runs.run()
+    for request in (short, long):
+        assert request.tokens == plain(model, request.prompt, request.options.max_new_tokens)
+
+
+def test_an_answer_ends_where_it_is_told_to():
+    model = make("gqa")
+    runs, seen = batcher(model), []
+    request = Request(
+        [4, 5], options(max_new_tokens=30), emit=lambda t: seen.append(t) or len(seen) == 4
+    )
+    runs.submit(request)
+    runs.run()
+    assert request.done and seen == request.tokens == plain(model, [4, 5], 4)
+    assert runs.pool.used == 0
+
+
+def test_log_probabilities_come_with_the_tokens():
+    model = make("gqa")
+    runs = batcher(model)
+    request = runs.submit(Request([4, 5], options(max_new_tokens=3), best=2))
+    runs.run()
+    with torch.inference_mode():
+        logs = model(torch.tensor([[4, 5, *request.tokens]])).logits[0, 1:].log_softmax(-1)
+    for score, row, token in zip(request.scores, logs, request.tokens, strict=False):
+        assert score.chosen == pytest.approx(float(row[token]), abs=1e-4)
+        assert [t for t, _ in score.best] == row.topk(2).indices.tolist()

@@ -20,11 +20,18 @@ def pool(model, pages=40, page=8):
     return PagePool(pages, page, model.config.backbone.depth, heads.kv_heads, heads.head_dim)
 
 
+class Gathered(PagedCache):
+    """Pages read as a GPU reads them: copied together and aligned to the right."""
+
+    by_row = False
+
+
 def caches(model):
     return {
         "dynamic": DynamicCache(),
         "static": StaticCache(len(PROMPT) + COUNT),
         "paged": PagedCache(pool(model)),
+        "gathered": Gathered(pool(model)),
     }
 
 
@@ -36,6 +43,28 @@ def test_every_cache_decodes_as_recomputation_does(model):
         steps = CausalSteps(model, cache=cache)
         found = decode(steps, torch.tensor([PROMPT]), options(max_new_tokens=COUNT))
         assert found.tokens == [expected], name
+
+
+@torch.inference_mode()
+def test_sequences_of_any_length_read_their_own_pages(model):
+    """By row, gathered, and from pages that do not lie side by side: the same scores."""
+    prompts, scores = [PROMPT, [3, 3, 12], [8] * 19], []
+    for kind, page in ((PagedCache, 8), (Gathered, 8), (PagedCache, 2)):
+        shared = pool(model, page=page)
+        singles = [PagedCache(shared) for _ in prompts]
+        for index in range(max(map(len, prompts))):  # in turn, so that their pages interleave
+            for single, prompt in zip(singles, prompts, strict=True):
+                if index < len(prompt):
+                    CausalSteps(model, cache=single).step(torch.tensor([prompt[index : index + 1]]))
+        if page == 2:
+            assert max(len(single.sequences[0].runs()) for single in singles) > 1
+        cache = kind(shared, [single.sequences[0] for single in singles])
+        scores.append(CausalSteps(model, cache=cache).step(torch.tensor([[1], [2], [3]])))
+    for prompt, token, row in zip(prompts, (1, 2, 3), scores[0], strict=True):
+        alone = model(torch.tensor([[*prompt, token]])).logits[0, -1]
+        torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores[0], scores[2], rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()

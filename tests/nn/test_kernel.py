@@ -146,3 +146,16 @@ def test_the_default_kernel_takes_torchs_fast_path(monkeypatch):
     assert seen == {"dense": None, "causal": False}  # the last query sees every key
     kernel("sdpa").attend(q, k, v, Mask(), None, 0.4)
     assert seen == {"dense": None, "causal": False}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_one_bf16_query_is_computed_in_fp32(bias):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, h, n, 8).bfloat16() for h, n in ((4, 1), (2, 9), (2, 9)))
+    extra = torch.randn(2, 4, 1, 9).bfloat16() if bias else None
+    mask = Mask(causal=True, padding=torch.arange(9)[None] >= torch.tensor([[0], [3]]))
+    out, _ = build(resolve("kernel", "sdpa")).attend(q, k, v, mask, extra, 0.3)
+    wide = [None if x is None else x.float() for x in (q, k, v, extra)]
+    expected, _ = build(resolve("kernel", "plain")).attend(*wide[:3], mask, wide[3], 0.3)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected.bfloat16(), rtol=1e-2, atol=1e-3)

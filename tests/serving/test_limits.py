@@ -156,7 +156,7 @@ def test_a_failing_step_is_told_to_those_in_it_and_the_server_goes_on(tiny, monk
     with running_server(tiny, "tiny", Limits(grace=1)) as server:
         url, service = server.url, server.service
         with monkeypatch.context() as patch:
-            patch.setattr(service.engine.batcher, "_read", lambda: 1 / 0)
+            patch.setattr(service.engine.batcher, "_join", lambda: 1 / 0)
             found = post(url, {"prompt": "x"})
         assert found.status_code == 500 and found.json()["error"]["type"] == "server_error"
         assert "ZeroDivisionError" in capfd.readouterr().err

@@ -92,7 +92,7 @@ class Batcher:
         self.steps, self.pool, self.most = steps, pool, most
         self.chunk, self.keep = chunk, keep
         self.waiting: collections.deque[Request] = collections.deque()
-        self.reading: collections.deque[Request] = collections.deque()  # their prompts
+        self.reading: Request | None = None  # whose prompt is being read
         self.running: list[Request] = []
         self.kept: list[Request] = []  # finished, the oldest first
 
@@ -121,12 +121,11 @@ class Batcher:
 
     def clear(self) -> list[Request]:
         """Takes every request out, gives all pages back, and returns those that were not done."""
-        left = [*self.running, *self.reading, *self.waiting]
+        left = [*self.running, *([self.reading] if self.reading else []), *self.waiting]
         for request in left:
             self._leave(request)
+        self.running, self.reading = [], None
         self.waiting.clear()
-        self.reading.clear()
-        self.running.clear()
         while self.kept:
             self._forget()
         return left
@@ -136,17 +135,11 @@ class Batcher:
         """Lets requests join, decodes one token for every running one; returns whether any is
         left."""
         self._drop_cancelled()
-        while self.waiting and len(self.running) + len(self.reading) < self.most:
-            if not self._admit(self.waiting[0]):
-                break
-            self.reading.append(self.waiting.popleft())
-        self._read()
+        self._join()
         if self.running:
             cache = PagedCache(self.pool, [r.pages for r in self.running])  # type: ignore[misc]
             last = torch.tensor([[r.tokens[-1]] for r in self.running])
-            scores = self.steps(cache).step(last.to(self.pool.slots.device))
-            for request, row in zip(list(self.running), scores, strict=True):
-                self._take(request, row[None])
+            self._take(list(self.running), self.steps(cache).step(last.to(self.pool.slots.device)))
         return self.busy
 
     def run(self) -> None:
@@ -156,48 +149,56 @@ class Batcher:
 
     # -- joining -----------------------------------------------------------------------------------
 
+    def _join(self) -> None:
+        """Reads prompts one after the other, `chunk` tokens in all, while there is room."""
+        budget = self.chunk
+        while budget != 0:
+            if self.reading is None:
+                if len(self.running) == self.most or not (self.waiting and self._admit()):
+                    return
+                self.reading = self.waiting.popleft()
+            request, pages = self.reading, self.reading.pages
+            assert pages is not None
+            stop = None if budget is None else pages.length + budget
+            new = request.prompt[pages.length : stop]
+            steps = self.steps(PagedCache(self.pool, [pages]))
+            scores = steps.step(torch.tensor([new], device=self.pool.slots.device))
+            if budget is not None:
+                budget -= len(new)
+            if pages.length == len(request.prompt):
+                self.reading = None
+                self.running.append(request)
+                self._take([request], scores)
+
     def _pages(self, request: Request) -> int:
         return -(-request.room // self.pool.page)
 
-    def _admit(self, request: Request) -> bool:
-        """Returns whether a request can run to its end, what the others may still take being set
-        aside; recent ones are forgotten for that."""
-        request.pages = Pages(self.pool)
-        request.generator = generator_of(request.options.seed, self.pool.slots.device)
-        while self._promised(request) > len(self.pool.available):
+    def _admit(self) -> bool:
+        """Gives the next request all the pages that it may need, whole ones shared where its prompt
+        begins like another's; who finished longest ago makes room. Returns whether there was."""
+        request = self.waiting[0]
+        donor, same = self._nearest(request.prompt)
+        if donor is not None and donor.pages is not None and same >= self.pool.page:
+            pages = donor.pages.fork()
+            pages.rewind(same)
+        else:
+            pages = Pages(self.pool)
+        needed = self._pages(request) - pages.length // self.pool.page
+        while needed > len(self.pool.available):
             if not self.kept:
+                pages.rewind(0)
                 return False
             self._forget()
+        pages.reserve(request.room)
+        request.pages = pages
+        request.generator = generator_of(request.options.seed, self.pool.slots.device)
         return True
-
-    def _promised(self, *more: Request) -> int:
-        """Returns how many pages may still be taken."""
-        return sum(map(self._owed, [*self.running, *self.reading, *more]))
-
-    def _owed(self, request: Request) -> int:
-        """Returns how many pages a request may still take; a shared page that it goes on writing
-        is one, since it will be copied."""
-        pages = request.pages
-        assert pages is not None
-        return self._pages(request) - len(pages.pages) + pages.shares_its_end()
-
-    def _share(self, request: Request) -> None:
-        """Begins a request with the pages of the one whose tokens begin most like its prompt."""
-        donor, same = self._nearest(request.prompt)
-        if donor is None or donor.pages is None or request.pages is None:
-            return
-        request.pages = donor.pages.fork()
-        request.pages.rewind(same)
-        if self._promised() > len(self.pool.available):  # no room to copy a page: only whole ones
-            request.pages.rewind(same // self.pool.page * self.pool.page)
 
     def _nearest(self, prompt: list[int]) -> tuple[Request | None, int]:
         """Returns (request, number of tokens) that share the longest beginning with a prompt, but
         for its last token, which must be read to know what follows it."""
         found: tuple[Request | None, int] = (None, 0)
-        if self.keep is None:
-            return found
-        for other in [*self.running, *self.reading, *self.kept]:
+        for other in [*self.running, *self.kept] if self.keep is not None else ():
             same = 0
             for ours, theirs in zip(prompt[:-1], other.held, strict=False):
                 if ours != theirs:
@@ -207,56 +208,42 @@ class Batcher:
                 found = other, same
         return found
 
-    def _read(self) -> None:
-        """Reads prompts of those that joined, `chunk` tokens in all."""
-        budget = self.chunk
-        while self.reading and budget != 0:
-            request = self.reading[0]
-            assert request.pages is not None
-            if request.pages.length == 0:
-                self._share(request)
-            start = request.pages.length
-            new = request.prompt[start : None if budget is None else start + budget]
-            cache = PagedCache(self.pool, [request.pages])
-            scores = self.steps(cache).step(torch.tensor([new], device=self.pool.slots.device))
-            if budget is not None:
-                budget -= len(new)
-            if request.pages.length == len(request.prompt):
-                self.reading.popleft()
-                self.running.append(request)
-                self._take(request, scores)
-
     # -- going on and leaving ----------------------------------------------------------------------
 
-    def _take(self, request: Request, scores: Tensor) -> None:
-        """Chooses a request's next token (scores 1 v) and ends it where it ends."""
+    def _take(self, requests: list[Request], scores: Tensor) -> None:
+        """Chooses the next token of requests (scores b v) and ends those that end."""
+        best = scores.argmax(-1).tolist()
+        for index, request in enumerate(requests):
+            row = scores[index, None]
+            token = best[index] if _is_plain(request) else self._choice(request, row)
+            request.tokens.append(token)
+            if request.best is not None:
+                request.scores.append(_score(row[0], token, request.best))
+            over = request.emit is not None and request.emit(token)
+            full = len(request.tokens) == request.options.max_new_tokens
+            if over or full or token in request.end:
+                self.running.remove(request)
+                self._leave(request, self.keep or 0)
+
+    def _choice(self, request: Request, scores: Tensor) -> int:
         options = request.options
-        logs = None if request.best is None else scores[0].float().log_softmax(-1)
         if options.repetition_penalty != 1.0:
             seen = torch.tensor([[*request.prompt, *request.tokens]], device=scores.device)
             scores = penalised(scores, seen, options.repetition_penalty)
         if len(request.tokens) < options.min_new_tokens and request.end:
             scores = scores.clone()
             scores[:, list(request.end)] = NEVER
-        token = int(choose(scores, options, request.generator))
-        request.tokens.append(token)
-        if logs is not None and request.best is not None:
-            values, ids = logs.topk(request.best)
-            best = list(zip(ids.tolist(), values.tolist(), strict=True))
-            request.scores.append(Score(float(logs[token]), best))
-        over = request.emit is not None and request.emit(token)
-        if over or token in request.end or len(request.tokens) == options.max_new_tokens:
-            self.running.remove(request)
-            self._leave(request, self.keep or 0)
+        return int(choose(scores, options, request.generator))
 
     def _leave(self, request: Request, keep: int = 0) -> None:
         request.done = True
-        if keep and request.pages is not None:
+        pages = request.pages
+        if pages is not None:
+            pages.rewind(pages.length if keep else 0)  # what it did not come to need goes back
+        if keep and pages is not None:
             self.kept.append(request)
             if len(self.kept) > keep:
                 self._forget()
-        elif request.pages is not None:
-            request.pages.rewind(0)
 
     def _forget(self) -> None:
         """Gives the pages of the request back that was finished longest ago."""
@@ -265,7 +252,24 @@ class Batcher:
         pages.rewind(0)
 
     def _drop_cancelled(self) -> None:
-        for place in (self.running, self.reading, self.waiting):
+        for place in (self.running, self.waiting):
             for request in [r for r in place if r.cancelled]:
                 place.remove(request)
                 self._leave(request)
+        if self.reading is not None and self.reading.cancelled:
+            self._leave(self.reading)
+            self.reading = None
+
+
+def _is_plain(request: Request) -> bool:
+    """Returns whether the best token is the choice."""
+    options = request.options
+    forbids = len(request.tokens) < options.min_new_tokens and bool(request.end)
+    return options.temperature == 0 and options.repetition_penalty == 1.0 and not forbids
+
+
+def _score(scores: Tensor, token: int, best: int) -> Score:
+    """Returns the log-probabilities of a chosen token and of the best ones (scores v)."""
+    logs = scores.float().log_softmax(-1)
+    values, ids = logs.topk(best)
+    return Score(float(logs[token]), list(zip(ids.tolist(), values.tolist(), strict=True)))

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
@@ -126,6 +127,8 @@ class Attention(nn.Module):
             if context.angles is not None:
                 q = rotate(q, *context.angles)
                 k = rotate(k, *(context.key_angles or context.angles))
+            if self._reads_rows(context):
+                return self.out(self._attend_rows(q, k, v, context).transpose(1, 2).flatten(2))
             if context.cache is not None:
                 k, v = context.cache.append(self.layer, k, v)
             mask, bias = context.mask, context.bias
@@ -158,6 +161,26 @@ class Attention(nn.Module):
         if grid is None:
             raise ConfigError(f"attention.pattern: {self.pattern!r} is for codes that have a grid.")
         return GridRule(self.pattern, self.pattern_size, tuple(grid), where.prefix)  # type: ignore[attr-defined]
+
+    def _reads_rows(self, context: Context) -> bool:
+        """Returns whether each sequence attends to keys of its own, none of them padding."""
+        return (
+            getattr(context.cache, "by_row", False)
+            and self.relative is None
+            and self.pattern == "full"
+            and context.record is None
+            and context.mask.rules <= {"causal", "padding"}
+        )
+
+    def _attend_rows(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        mask, found = context.mask.of_row(self.window), []
+        for row, (keys, values) in enumerate(context.cache.append_rows(self.layer, k, v)):  # type: ignore[union-attr]
+            bias = context.bias
+            if bias is not None:
+                bias = bias[row % len(bias), None, ..., -keys.shape[2] :]
+            out, _ = self.kernel.attend(q[row, None], keys, values, mask, bias, self.scale)
+            found.append(out)
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     def _project(self, x: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns q (b h n c), k and v (b g k c): all from x, or keys and values from another

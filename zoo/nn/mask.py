@@ -54,6 +54,14 @@ class Mask:
             self._kept[rule] = self.also(grid=rule)
         return self._kept[rule]
 
+    def of_row(self, window: int | None) -> Mask:
+        """Returns the mask of one row whose keys are all real; the same object for the same
+        window."""
+        key = ("row", window)
+        if key not in self._kept:
+            self._kept[key] = self.also(padding=None, window=window)
+        return self._kept[key]
+
     @property
     def rules(self) -> frozenset[str]:
         """Returns the names of the rules that are set, for a kernel to check against what it can

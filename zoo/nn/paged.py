@@ -2,10 +2,13 @@
 arXiv 2309.06180).
 
 A sequence is a table of pages. Forks share pages until one of them writes (copy on write); a page
-goes back to the pool when nobody holds it. Sequences of a batch may have different lengths: what is
-read is aligned to the right, with `mask()` saying which keys are real, so that attention sees them
-as it sees left padding. Gathering pages before attention is exact and runs everywhere; it is also
-what a fused paged kernel is tested against.
+goes back to the pool when nobody holds it. Pages of a sequence lie side by side wherever there is
+room, and one that knows how long it may get takes them at once: what is read is then a view.
+
+Sequences of a batch may have different lengths. On a CPU attention reads each one's own keys
+(`append_rows`): nothing is copied, and nobody reads padding. Elsewhere, and for positions that look
+at all keys at once, they are gathered and aligned to the right (`append`), with `mask()` saying
+which keys are real, as left padding would be.
 """
 
 # b batch, g key heads, n tokens, c channels of a head, s slots (pages * page size)
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 
-__all__ = ["PagePool", "PagedCache"]
+__all__ = ["PagePool", "PagedCache", "Sequence"]
 
 
 class PagePool:
@@ -34,9 +37,9 @@ class PagePool:
         device: torch.device | str = "cpu",
     ) -> None:
         self.page = page
-        shape = (layers, 2, pages * page, heads, channels)
+        shape = (layers, 2, heads, pages * page, channels)
         self.slots = torch.zeros(shape, dtype=dtype, device=device)
-        self.available = list(range(pages - 1, -1, -1))
+        self.available = set(range(pages))
         self.holders = [0] * pages  # how many tables hold each page
 
     @property
@@ -49,16 +52,36 @@ class PagePool:
         """Pages held by some sequence."""
         return len(self.holders) - len(self.available)
 
-    def take(self) -> int:
-        """Returns a free page; raises ConfigError when there is none."""
-        if not self.available:
+    def take(self, count: int, after: int | None = None) -> list[int]:
+        """Returns free pages: those that follow page `after`, else the smallest gap that holds them
+        all, else whatever there is. Raises ConfigError when there are too few."""
+        if count > len(self.available):
             raise ConfigError(
-                f"All {len(self.holders)} pages of {self.page} tokens are in use; finish a request "
-                "or make the pool larger."
+                f"{count} pages of {self.page} tokens are needed and {len(self.available)} are "
+                "free; finish a request or make the pool larger."
             )
-        page = self.available.pop()
-        self.holders[page] = 1
-        return page
+        taken: list[int] = []
+        if after is not None:
+            taken = [p for p in range(after + 1, after + 1 + count) if p in self.available]
+        if len(taken) < count:
+            gaps = sorted(self._gaps(), key=len)
+            whole = [gap for gap in gaps if len(gap) >= count]
+            chosen = whole[:1] or gaps[::-1]  # of scattered ones the longest
+            taken = [page for gap in chosen for page in gap][:count]
+        self.available.difference_update(taken)
+        for page in taken:
+            self.holders[page] = 1
+        return taken
+
+    def _gaps(self) -> list[range]:
+        """Returns the runs of free pages."""
+        gaps: list[range] = []
+        for page in sorted(self.available):
+            if gaps and gaps[-1].stop == page:
+                gaps[-1] = range(gaps[-1].start, page + 1)
+            else:
+                gaps.append(range(page, page + 1))
+        return gaps
 
     def share(self, page: int) -> None:
         """Notes one more holder."""
@@ -68,43 +91,46 @@ class PagePool:
         """Notes one holder less; the last one frees the page."""
         self.holders[page] -= 1
         if self.holders[page] == 0:
-            self.available.append(page)
+            self.available.add(page)
 
-    def copy(self, page: int) -> int:
-        """Returns a new page with the content of another."""
-        new = self.take()
+    def copy(self, old: int, new: int) -> None:
+        """Copies a page's content to another page."""
         size = self.page
-        source = self.slots[:, :, page * size : (page + 1) * size]
-        self.slots[:, :, new * size : (new + 1) * size] = source
-        return new
+        source = self.slots[:, :, :, old * size : (old + 1) * size]
+        self.slots[:, :, :, new * size : (new + 1) * size] = source
 
 
 class Sequence:
-    """One sequence's table of pages and its length."""
+    """One sequence's table of pages."""
 
     def __init__(self, pool: PagePool) -> None:
-        self.pool, self.pages, self.length = pool, [], 0  # type: ignore[var-annotated]
+        self.pool = pool
+        self.pages: list[int] = []
+        self.length = 0
 
-    def extend(self, count: int) -> None:
-        """Makes room for `count` more tokens, in pages that nobody else writes to."""
-        pool = self.pool
-        short = -(-(self.length + count) // pool.page) - len(self.pages)
-        shared = self.shares_its_end()
-        if short + shared > len(pool.available):
-            raise ConfigError(
-                f"{count} tokens need {short + shared} pages and "
-                f"{len(pool.available)} are free; finish a request or make the pool larger."
-            )
-        if shared:  # copy on write: the tail is about to be written
-            old = self.pages[-1]
-            self.pages[-1] = pool.copy(old)
+    def reserve(self, length: int) -> None:
+        """Takes the pages for so many tokens in all, and its own copy of a shared one that will be
+        written; raises ConfigError when there are too few."""
+        pool, shared = self.pool, self.shares_its_end()
+        short = max(-(-length // pool.page) - len(self.pages), 0)
+        if short + shared == 0:
+            return
+        new = pool.take(short + shared, self.pages[-1] if self.pages and not shared else None)
+        if shared:  # copy on write
+            old = self.pages.pop()
+            pool.copy(old, new[0])
             pool.give(old)
-        self.pages += [pool.take() for _ in range(short)]
-        self.length += count
+        self.pages += new
 
     def shares_its_end(self) -> bool:
         """Returns whether the page that is written next belongs to others too."""
         return bool(self.length % self.pool.page) and self.pool.holders[self.pages[-1]] > 1
+
+    def extend(self, count: int) -> None:
+        """Makes room for `count` more tokens: takes pages, copies a shared one that it writes
+        to."""
+        self.reserve(self.length + count)
+        self.length += count
 
     def rewind(self, length: int) -> None:
         """Forgets tokens from `length` on and gives pages back."""
@@ -117,16 +143,28 @@ class Sequence:
     def fork(self) -> Sequence:
         """Returns a sequence with the same tokens, on the same pages."""
         other = Sequence(self.pool)
-        other.pages, other.length = list(self.pages), self.length
+        other.pages = self.pages[: -(-self.length // self.pool.page)]
+        other.length = self.length
         for page in other.pages:
             self.pool.share(page)
         return other
 
-    def slots(self) -> Tensor:
-        """Returns the slot of every token, (length)."""
-        pages = torch.tensor(self.pages, dtype=torch.long)
+    def slots(self, start: int = 0) -> list[int]:
+        """Returns the slot of every token from `start` on."""
         size = self.pool.page
-        return (pages[:, None] * size + torch.arange(size)).flatten()[: self.length]
+        return [self.pages[i // size] * size + i % size for i in range(start, self.length)]
+
+    def runs(self) -> list[slice]:
+        """Returns the slots of all tokens as slices: one, where its pages lie side by side."""
+        size, left, found = self.pool.page, self.length, []
+        for page in self.pages[: -(-left // size)]:
+            start, stop = page * size, page * size + min(left, size)
+            if found and found[-1].stop == start:
+                found[-1] = slice(found[-1].start, stop)
+            else:
+                found.append(slice(start, stop))
+            left -= size
+        return found
 
 
 class PagedCache:
@@ -138,8 +176,11 @@ class PagedCache:
             sequences = [Sequence(pool) for _ in range(sequences)]
         self.sequences = sequences
         self.memories: dict[int, tuple[Tensor, Tensor]] = {}
-        self._table: Tensor | None = None  # slots of the step that runs, b n
-        self._coming = 0  # tokens of that step, until its last layer has run
+        # of the step that runs
+        self._new = torch.zeros(0, dtype=torch.long)  # slots of its tokens, b*n
+        self._runs: list[list[slice]] = []  # of each sequence
+        self._table: Tensor | None = None  # slots of all tokens, b n; made when asked for
+        self._coming = 0  # tokens, until its last layer has run
 
     @property
     def length(self) -> int:
@@ -152,10 +193,15 @@ class PagedCache:
         return [s.length for s in self.sequences]
 
     @property
+    def by_row(self) -> bool:
+        """Whether each sequence's keys are better read by themselves (`append_rows`)."""
+        return self.pool.slots.device.type == "cpu"
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the pages that these sequences hold, shared ones once."""
         pages = {page for s in self.sequences for page in s.pages}
-        return len(pages) * self.pool.page * self.pool.slots[:, :, 0].nbytes
+        return len(pages) * self.pool.page * self.pool.slots[:, :, :, 0].nbytes
 
     def mask(self) -> Tensor:
         """Returns which keys are real (b n), those of the step that has begun among them."""
@@ -167,22 +213,42 @@ class PagedCache:
         """Makes room for `count` tokens in every sequence: once per step, before the layers run."""
         for sequence in self.sequences:
             sequence.extend(count)
-        longest, device = max(s.length for s in self.sequences), self.pool.slots.device
-        table = torch.zeros(len(self.sequences), longest, dtype=torch.long)
-        for row, sequence in enumerate(self.sequences):
-            table[row, longest - sequence.length :] = sequence.slots()
-        self._table, self._coming = table.to(device), count
+        new = [slot for s in self.sequences for slot in s.slots(s.length - count)]
+        self._new = torch.tensor(new, device=self.pool.slots.device)
+        self._runs = [s.runs() for s in self.sequences]
+        self._table, self._coming = None, count
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        count = k.shape[2]
-        assert self._table is not None, "PagedCache.begin starts a step"
-        new = self._table[:, -count:]  # b n
+        self._write(layer, k, v)
+        if len(self._runs) == 1:
+            return self._read(layer, self._runs[0])
         keys, values = self.pool.slots[layer]
-        keys[new] = k.transpose(1, 2).to(keys.dtype)
-        values[new] = v.transpose(1, 2).to(values.dtype)
+        if self._table is None:
+            longest = max(self.lengths)
+            rows = [[0] * (longest - s.length) + s.slots() for s in self.sequences]
+            self._table = torch.tensor(rows, device=keys.device)
+        return keys[:, self._table].transpose(0, 1), values[:, self._table].transpose(0, 1)
+
+    def append_rows(self, layer: int, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Adds new keys and values of a layer, as `append` does, and returns each sequence's own (1
+        g n c), without padding."""
+        self._write(layer, k, v)
+        return [self._read(layer, runs) for runs in self._runs]
+
+    def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        keys, values = self.pool.slots[layer]
+        keys.index_copy_(1, self._new, k.transpose(0, 1).flatten(1, 2).to(keys.dtype))
+        values.index_copy_(1, self._new, v.transpose(0, 1).flatten(1, 2).to(values.dtype))
         if layer == self.pool.slots.shape[0] - 1:
             self._coming = 0
-        return keys[self._table].transpose(1, 2), values[self._table].transpose(1, 2)
+
+    def _read(self, layer: int, runs: list[slice]) -> tuple[Tensor, Tensor]:
+        both = self.pool.slots[layer]
+        if len(runs) == 1:
+            k, v = both[:, None, :, runs[0]]
+        else:
+            k, v = torch.cat([both[:, None, :, run] for run in runs], dim=3)
+        return k, v
 
     def memory(self, layer: int) -> tuple[Tensor, Tensor] | None:
         return self.memories.get(layer)
