@@ -61,8 +61,9 @@ def load(
         overrides: parts to swap; what then has no place or no weights is an error, unless
             `partial`.
         dtype: `"fp32"`, `"bf16"`, on a GPU `"fp16"`; on a CPU `"int8"` (fastest) or
-            `"int8-weight"` (nearer to bf16, half its memory); None is what is stored. On a CPU the
-            linear layers then take their inference form (`zoo.nn.forms`), which `.train()` undoes.
+            `"int8-weight"` (nearer to bf16, half its memory); None is what is stored, or what the
+            model asks for (`load_dtype`). On a CPU the linear layers then take their inference
+            form (`zoo.nn.forms`), which `.train()` undoes.
         partial: load what fits, give the rest new weights (from `seed`); `model.load_report`
             lists both.
         allow_pickle: also read `.bin` and `.pt` files, with torch's restricted unpickler.
@@ -96,7 +97,7 @@ def load(
             model,
             weights,
             partial=partial,
-            dtype=tensors,
+            dtype=tensors or getattr(model, "load_dtype", None),
             device=device,
             copy=copy,
         )
@@ -127,7 +128,7 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     public = chosen.write_config(model.config)
     state = chosen.weight_map(model.config).export(model.state_dict())
-    save_weights(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(state, folder / chosen.file, metadata={"format": "pt"})
     for name in chosen.companions:
         if name in public:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

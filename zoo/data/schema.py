@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.errors import ConfigError
-from zoo.registry import kind, section, setting
+from zoo.registry import kind, part, section, setting
 
 
 @dataclass(kw_only=True)
@@ -74,6 +74,23 @@ class MovingDigitsConfig(DataConfig):
             raise ConfigError(
                 "frames: give one length or more, of at most 17 frames: the way is 16 pixels long."
             )
+
+
+@kind("data", "codes", builds="zoo.data.codes:CodesData")
+@dataclass(kw_only=True)
+class CodesConfig(DataConfig):
+    """Another data set as a visual tokenizer's codes, encoded once and kept on disk."""
+
+    source: DataConfig = part("data", {"kind": "colour-digits"}, "the pictures or clips")
+    tokenizer: str = setting(
+        "fsq-digits", "what encodes them: a model's name, dir:runs/7 or hf:org/repo"
+    )
+    folder: str | None = setting(
+        None, "where the codes lie, train.safetensors and test.safetensors; null is ./codes"
+    )
+    passes: int = setting(
+        1, "times that training samples are encoded, each with other random changes", low=1
+    )
 
 
 @kind("data", "image-folder", builds="zoo.data.folder:ImageFolderData")

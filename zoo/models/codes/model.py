@@ -56,7 +56,13 @@ class CodesOutput:
 
 
 class VisualTokenizer(nn.Module):
-    """Pixels -> grid of vectors -> codes -> vectors -> pixels."""
+    """Pixels -> grid of vectors -> codes -> vectors -> pixels.
+
+    However weights are stored, `zoo.load` computes in fp32 unless asked: near a border between two
+    codes rounding decides, and VQ-GANs overflow in fp16.
+    """
+
+    load_dtype = torch.float32
 
     def __init__(self, config: VisualTokenizerConfig) -> None:
         super().__init__()
@@ -68,7 +74,7 @@ class VisualTokenizer(nn.Module):
         self.quantizer = build(
             config.quantizer,
             width=config.encoder.width,
-            out=config.encoder.width if config.decoder is None else config.decoder.width,
+            out=None if config.decoder is None else config.decoder.width,
             subpixels=math.prod(config.encoder.factor) * config.channels,
         )
         self.decoder = None
@@ -185,7 +191,8 @@ class VisualTokenizer(nn.Module):
 
     def _seen(self, pixels: Tensor) -> Tensor:
         low, high = self.config.span
-        return pixels * (high - low) + low
+        seen = pixels * (high - low) + low
+        return seen.to(next(self.encoder.parameters()).dtype)
 
     def _unseen(self, seen: Tensor) -> Tensor:
         low, high = self.config.span

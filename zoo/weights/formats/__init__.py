@@ -39,6 +39,8 @@ class Format:
         model_types: values of transformers' `model_type` that it reads.
         architectures: patterns of timm's `architecture` that it reads, matched whole; a name that
             is spelt out wins over a pattern.
+        class_names: values of diffusers' `_class_name` that it reads.
+        file: the name that the other library gives to weights in a folder.
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
     """
@@ -50,6 +52,8 @@ class Format:
     weight_map: Callable[[Any], WeightMap]
     model_types: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    file: str = "model.safetensors"
     companions: tuple[str, ...] = ()
 
 
@@ -82,6 +86,7 @@ def formats() -> dict[str, Format]:
     for chosen, origin in (*_shipped(), *_of_plugins([]), *_REGISTERED):
         owner = f"{chosen.name} ({origin})"
         types = [f"model_type {said!r}" for said in chosen.model_types]
+        types += [f"_class_name {said!r}" for said in chosen.class_names]
         for claim in (f"the format name {chosen.name!r}", *types):
             if claim in owners:
                 raise PluginError(
@@ -107,7 +112,8 @@ def find_format(name: str, kind: str) -> Format:
 
 
 def format_for(config: Mapping[str, Any]) -> Format:
-    """Returns the format that a public config.json asks for by `model_type` or `architecture`.
+    """Returns the format that a public config.json asks for by `model_type`, `_class_name` or
+    `architecture`.
 
     Raises: UnknownName, naming what it says and what can be read; PluginError when two read it.
     """
@@ -118,6 +124,12 @@ def format_for(config: Mapping[str, Any]) -> Format:
             if said in chosen.model_types:
                 return chosen
         raise _unknown("model_type", said, [t for f in known.values() for t in f.model_types])
+    if "_class_name" in config:
+        said = config["_class_name"]
+        for chosen in known.values():
+            if said in chosen.class_names:
+                return chosen
+        raise _unknown("_class_name", said, [c for f in known.values() for c in f.class_names])
     if "architecture" in config:
         said = str(config["architecture"])
         fits = [chosen for chosen in known.values() if said in chosen.architectures] or [
@@ -132,7 +144,8 @@ def format_for(config: Mapping[str, Any]) -> Format:
             raise _unknown("architecture", said, [])
         return fits[0]
     raise UnknownName(
-        "config.json names no model: it has neither 'zoo' nor 'model_type' nor 'architecture'."
+        "config.json names no model: it has none of 'zoo', 'model_type', '_class_name' and "
+        "'architecture'."
     )
 
 

@@ -118,3 +118,95 @@ class CausalVideoEncoderConfig(CausalVideoCodec, EncoderConfig):
 @dataclass(kw_only=True)
 class CausalVideoDecoderConfig(CausalVideoCodec, DecoderConfig):
     """The mirror image: causal in time, then space, then a linear map to the pixels."""
+
+
+# -- convolutions ----------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class ResidualConvCodec:
+    """What VQ-GAN's network is, in both directions."""
+
+    channels: int = setting(128, "at full resolution", low=1)
+    multipliers: list[int] = setting(
+        [1, 1, 2, 2, 4], "channels of each level over that, from full resolution down", low=1
+    )
+    blocks: int = setting(2, "residual blocks of a level", low=1)
+    attention: list[int] = setting(
+        [], "levels with attention after each block, 0 at full resolution", low=0
+    )
+    middle_attention: bool = setting(True, "attention between the last two blocks (Muse: none)")
+    latent: int = setting(256, "channels d of the vectors", low=1)
+    norm_groups: int = setting(32, "groups of the group norms", low=1)
+
+    def check(self) -> None:
+        for factor in self.multipliers:
+            if self.channels * factor % self.norm_groups:
+                raise ConfigError(
+                    f"norm_groups: {self.channels * factor} channels do not divide into "
+                    f"{self.norm_groups} groups."
+                )
+        if self.attention and max(self.attention) >= len(self.multipliers):
+            raise ConfigError(
+                f"attention: there are levels 0 to {len(self.multipliers) - 1}, not "
+                f"{max(self.attention)}."
+            )
+
+    @property
+    def factor(self) -> tuple[int, int]:
+        return 2 ** (len(self.multipliers) - 1), 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def width(self) -> int:
+        return self.latent
+
+
+@kind("encoder", "vqgan", builds="zoo.tokenizers.visual.codecs.conv:ResidualConvEncoder")
+@dataclass(kw_only=True)
+class ResidualConvEncoderConfig(ResidualConvCodec, EncoderConfig):
+    """Residual convolutions that halve the picture from level to level (Esser 2020, arXiv
+    2012.09841)."""
+
+
+@kind("decoder", "vqgan", builds="zoo.tokenizers.visual.codecs.conv:ResidualConvDecoder")
+@dataclass(kw_only=True)
+class ResidualConvDecoderConfig(ResidualConvCodec, DecoderConfig):
+    """Its mirror image, with one block more in each level."""
+
+    blocks: int = setting(3, "residual blocks of a level", low=1)
+
+
+@dataclass(kw_only=True)
+class DiscreteConvCodec:
+    """What the discrete VAE's network is, in both directions."""
+
+    channels: int = setting(256, "at full resolution; they double from group to group", low=4)
+    groups: int = setting(4, "of blocks, each at half the resolution of the one before", low=1)
+    blocks: int = setting(2, "of a group", low=1)
+
+    @property
+    def factor(self) -> tuple[int, int]:
+        return 2 ** (self.groups - 1), 2 ** (self.groups - 1)
+
+
+@kind("encoder", "dvae", builds="zoo.tokenizers.visual.codecs.conv:DiscreteConvEncoder")
+@dataclass(kw_only=True)
+class DiscreteConvEncoderConfig(DiscreteConvCodec, EncoderConfig):
+    """DALL-E's: bottleneck blocks and max-pooling, no norms (Ramesh 2021, arXiv 2102.12092,
+    appendix A.1)."""
+
+    @property
+    def width(self) -> int:
+        return self.channels * 2 ** (self.groups - 1)
+
+
+@kind("decoder", "dvae", builds="zoo.tokenizers.visual.codecs.conv:DiscreteConvDecoder")
+@dataclass(kw_only=True)
+class DiscreteConvDecoderConfig(DiscreteConvCodec, DecoderConfig):
+    """Its mirror image, with nearest neighbours in place of pooling."""
+
+    start: int = setting(128, "channels d of the codes' vectors", low=1)
+
+    @property
+    def width(self) -> int:
+        return self.start

@@ -31,7 +31,7 @@ class Quantizer(nn.Module):
 
     Args:
         width: channels d that the encoder gives.
-        out: channels o that the decoder takes.
+        out: channels o that the decoder takes; None without one.
         inner: channels w of the codes.
         map_in, map_out: whether a linear map leads there; None is where the widths differ.
         bias: whether those maps have one.
@@ -41,7 +41,7 @@ class Quantizer(nn.Module):
         self,
         config: QuantizerConfig,
         width: int,
-        out: int,
+        out: int | None,
         inner: int,
         *,
         map_in: bool | None = None,
@@ -53,7 +53,7 @@ class Quantizer(nn.Module):
         self.size = config.codes
         if width != inner if map_in is None else map_in:
             self.project_in = Linear(width, inner, bias, std=width**-0.5)
-        if inner != out if map_out is None else map_out:
+        if out is not None and (inner != out if map_out is None else map_out):
             self.project_out = Linear(inner, out, bias, std=inner**-0.5)
 
     def forward(self, x: Tensor) -> Quantized:  # ... d

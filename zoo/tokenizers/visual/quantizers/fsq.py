@@ -20,7 +20,9 @@ class ScalarQuantizer(Quantizer):
 
     config: ScalarQuantizerConfig
 
-    def __init__(self, config: ScalarQuantizerConfig, width: int, out: int, **_: object) -> None:
+    def __init__(
+        self, config: ScalarQuantizerConfig, width: int, out: int | None, **_: object
+    ) -> None:
         super().__init__(config, width, out, len(config.levels))
 
     def choose(self, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

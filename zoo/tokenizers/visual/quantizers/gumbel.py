@@ -27,19 +27,23 @@ class GumbelQuantizer(Quantizer):
     config: GumbelQuantizerConfig
 
     def __init__(
-        self, config: GumbelQuantizerConfig, width: int, out: int, *, subpixels: int = 1
+        self, config: GumbelQuantizerConfig, width: int, out: int | None, *, subpixels: int = 1
     ) -> None:
         own = config.width is not None  # else the choice is made from the encoder's channels
         inner, read = config.width or out, config.width or width
-        super().__init__(config, width, out, inner, map_in=own, map_out=own)
+        super().__init__(
+            config, width, out, inner or 0, map_in=own, map_out=own and out is not None
+        )
         self.logits = Linear(read, config.size, std=read**-0.5)
-        self.table = nn.Parameter(torch.empty(config.size, inner))
-        self.bias = nn.Parameter(torch.empty(inner)) if config.bias else None
+        # without a decoder nobody says how wide a code's vector is
+        self.table = nn.Parameter(torch.empty(config.size, inner)) if inner else None
+        self.bias = nn.Parameter(torch.empty(inner)) if inner and config.bias else None
         self.subpixels = subpixels
         self.temperature, self.kl = config.temperature, config.kl
 
     def reset_parameters(self) -> None:
-        fill_normal_(self.table, 1.0)
+        if self.table is not None:
+            fill_normal_(self.table, 1.0)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -56,6 +60,8 @@ class GumbelQuantizer(Quantizer):
     def choose(self, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         logits = self.logits(x)
         ids = logits.argmax(-1)
+        if self.table is None:
+            return ids, x, {}
         if not self.training:
             return ids, self.codes_of(ids), {}
         share = F.gumbel_softmax(logits.float(), self.temperature, hard=self.config.hard)
@@ -67,5 +73,6 @@ class GumbelQuantizer(Quantizer):
         return ids, codes, {"kl": self.kl / self.subpixels * kl}
 
     def codes_of(self, ids: Tensor) -> Tensor:
+        assert self.table is not None, "without a decoder there is nothing to look up"
         codes = F.embedding(ids, self.table)
         return codes if self.bias is None else codes + self.bias

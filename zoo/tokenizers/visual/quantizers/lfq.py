@@ -19,7 +19,7 @@ class LookupFreeQuantizer(Quantizer):
 
     config: LookupFreeQuantizerConfig
 
-    def __init__(self, config: LookupFreeQuantizerConfig, width: int, out: int, **_: object):
+    def __init__(self, config: LookupFreeQuantizerConfig, width: int, out: int | None, **_: object):
         super().__init__(config, width, out, config.bits)
 
     def choose(self, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -21,7 +21,7 @@ class Residual(Quantizer):
 
     config: ResidualConfig
 
-    def __init__(self, config: ResidualConfig, width: int, out: int, **context: Any) -> None:
+    def __init__(self, config: ResidualConfig, width: int, out: int | None, **context: Any) -> None:
         super().__init__(config, width, out, width)
         count = 1 if config.shared else config.steps
         self.steps = nn.ModuleList(

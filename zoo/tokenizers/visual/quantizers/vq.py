@@ -25,7 +25,9 @@ class VectorQuantizer(Quantizer):
 
     config: VectorQuantizerConfig
 
-    def __init__(self, config: VectorQuantizerConfig, width: int, out: int, **_: Any) -> None:
+    def __init__(
+        self, config: VectorQuantizerConfig, width: int, out: int | None, **_: Any
+    ) -> None:
         inner = config.width or width
         maps = config.width is not None or None  # even where the widths agree
         super().__init__(config, width, out, inner, map_in=maps, map_out=maps, bias=config.bias)
