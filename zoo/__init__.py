@@ -20,6 +20,7 @@ _API = {
     "info": "zoo.api.describe",
     "list": "zoo.api.describe",
     "load": "zoo.api.build",
+    "merge": "zoo.api.build",
     "plot": "zoo.plot",
     "plugins": "zoo.api.describe",
     "pull": "zoo.api.share",
@@ -32,7 +33,7 @@ __all__ = ["__version__", *_API]
 
 if TYPE_CHECKING:
     from zoo import errors, plot
-    from zoo.api.build import create, load, save
+    from zoo.api.build import create, load, merge, save
     from zoo.api.describe import config, info, list, plugins
     from zoo.api.share import pull, push
     from zoo.api.text import tokenizer

@@ -107,7 +107,9 @@ def test_the_best_weights_are_the_exported_ones(small, tmp_path, monkeypatch):
     )
     exports = []
     monkeypatch.setattr(
-        loop, "export", lambda model, state, folder: exports.append(state["head.bias"].clone())
+        loop,
+        "export",
+        lambda model, state, folder, only: exports.append(state["head.bias"].clone()),
     )
     result = run(small(tmp_path / "run", trainer__eval_every=2))
     assert result.best == {"metric": "accuracy", "value": 0.9, "step": 4}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.api.describe import node_config
-from zoo.errors import UnknownName, WeightsError
-from zoo.registry import Name, parse_name, resolve, to_mapping
-from zoo.registry.overrides import apply_overrides
+from zoo.api.stored import find_stored, over_bases
+from zoo.errors import ConfigError, UnknownName
+from zoo.registry import parse_name
+from zoo.registry.suggest import hint
 
-__all__ = ["create", "load", "save"]
+__all__ = ["create", "load", "merge", "save"]
 
 
 def create(
@@ -72,53 +74,53 @@ def load(
     """
     from zoo.models.base import build_empty, precision, seeded
     from zoo.nn.forms import freeze
-    from zoo.weights.files import open_weights
     from zoo.weights.load import load_into
 
     tensors, form = precision(dtype, device)
-    parsed = parse_name(name)
-    if parsed.scheme:
-        typed, source = foreign_config(parsed, overrides, keys, allow_pickle)
-        folder = Path(source).parent
-        path: Path = folder
-        format_name = _format_of(folder)
-    else:
-        typed = node_config(parsed, overrides, keys)
-        path, format_name = _weights_of(parsed, typed)
-    file = open_weights(path, allow_pickle=allow_pickle)
-    weights: Any = file
-    if format_name != "zoo":
-        from zoo.weights.formats import find_format
-
-        weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(file)
-    model = build_empty(typed)
-    with seeded(seed if partial else None):  # what is new is the same for the same seed
+    found = find_stored(parse_name(name), overrides, keys, allow_pickle)
+    model = build_empty(found.config)
+    with seeded(seed):  # what is new is the same for the same seed
         model.load_report = load_into(
             model,
-            weights,
+            over_bases(model, found.weights, found.config.bases, allow_pickle),
             partial=partial,
+            fresh=found.fresh(model),
             dtype=tensors or getattr(model, "load_dtype", None),
             device=device,
             copy=copy,
         )
     if hasattr(model, "read_files"):  # a tokenizer's, beside the weights
-        model.read_files(path if Path(path).is_dir() else Path(path).parent)
+        model.read_files(found.folder)
     return freeze(model.eval(), form)
 
 
-def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
+def merge(model: Any) -> Any:
+    """Puts what a tuning (LoRA) added to a model into its weights, in place, and returns it: the
+    same outputs, plain layers, stored as any other model."""
+    from zoo.models.tuning import merge
+
+    return merge(model)
+
+
+def save(
+    model: Any, folder: str | Path, format: str = "zoo", only: Sequence[str] | None = None
+) -> Path:
     """Writes a model to a folder that `zoo.load("dir:…")` reads; `format` names a public layout
     instead of ours.
 
     A public layout (for example "transformers-vit" or "timm-vit") opens in the library it comes
-    from.
+    from; what a tuning added is merged into its weights. `only` are patterns of the tensors to
+    store, `["adapter.*"]`; the config's `bases` say where the others are.
     """
     from zoo.models.base import save as save_native
     from zoo.models.base import write_text
+    from zoo.models.tuning import merged_state
+    from zoo.nn.forms import refuse_inexact
 
     if format == "zoo":
-        return save_native(model, folder)
-    from zoo.nn.forms import refuse_inexact
+        return save_native(model, folder, only=None if only is None else _chosen(model, only))
+    if only is not None:
+        raise ConfigError(f"only: the layout {format!r} holds whole models.")
     from zoo.weights.files import save_weights
     from zoo.weights.formats import find_format
 
@@ -126,8 +128,9 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
     chosen = find_format(format, model.config.zoo_kind)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    public = chosen.write_config(model.config)
-    state = chosen.weight_map(model.config).export(model.state_dict())
+    config, weights = merged_state(model)
+    public = chosen.write_config(config)
+    state = chosen.weight_map(config).export(weights)
     save_weights(state, folder / chosen.file, metadata={"format": "pt"})
     for name in chosen.companions:
         if name in public:
@@ -139,96 +142,9 @@ def save(model: Any, folder: str | Path, format: str = "zoo") -> Path:
     return folder
 
 
-# -- where weights lie -----------------------------------------------------------------------------
-
-
-def foreign_config(
-    parsed: Name,
-    overrides: Any = (),
-    keys: Mapping[str, Any] | None = None,
-    allow_pickle: bool = False,
-) -> tuple[Any, str]:
-    """Returns (typed config, config.json) of `hf:…` or `dir:…`: our layout, or a public one that
-    a format reads."""
-    from zoo.hub.config import read_hub_config
-
-    folder = _folder_of(parsed)
-    file = folder / "config.json"
-    if not file.is_file():
-        raise UnknownName(f"{folder} holds no config.json, so nothing says what model it is.")
-    content = read_hub_config(file, foreign=True)
-    if "zoo" in content:
-        from zoo.models.base import read_config
-
-        typed = read_config(folder, read_hub_config(file))
-    else:
-        from zoo.weights.formats import format_for
-
-        chosen = format_for(content)
-        for name in chosen.companions:
-            if (folder / name).is_file():
-                content[name] = read_hub_config(folder / name, foreign=True, lists=True)
-        names = _weight_names(folder, allow_pickle)
-        typed = resolve("model", {"kind": chosen.kind, **chosen.read_config(content, names)})
-    if overrides or keys:
-        mapping = to_mapping(typed)
-        for override in overrides:
-            mapping = apply_overrides(
-                mapping, [override] if isinstance(override, str) else override
-            )
-        typed = resolve("model", apply_overrides(mapping, keys or {}))
-    return typed, str(file)
-
-
-def _folder_of(parsed: Name) -> Path:
-    if parsed.scheme == "hf":
-        from zoo.hub.client import pull
-
-        return pull(parsed.name, parsed.revision)
-    folder = Path(parsed.name).expanduser()
-    if not folder.is_dir():
-        raise UnknownName(f"dir:{parsed.name}: there is no such folder.")
-    return (
-        folder / "model"
-        if not (folder / "config.json").is_file() and (folder / "model").is_dir()
-        else folder
-    )
-
-
-def _format_of(folder: Path) -> str:
-    from zoo.hub.config import read_hub_config
-    from zoo.weights.formats import format_for
-
-    content = read_hub_config(folder / "config.json", foreign=True)
-    return "zoo" if "zoo" in content else format_for(content).name
-
-
-def _weight_names(folder: Path, allow_pickle: bool) -> frozenset[str]:
-    """Returns the names of the tensors in a folder's weights files, for configs that cannot tell
-    alone."""
-    from zoo.weights.files import open_weights
-
-    try:
-        return frozenset(open_weights(folder, allow_pickle=allow_pickle))
-    except WeightsError:
-        return frozenset()
-
-
-def _weights_of(parsed: Name, typed: Any) -> tuple[Path, str]:
-    """Returns (file or folder, format) of a node's weights tag, pulled from the hub when they do
-    not ship."""
-    if not typed.weights:
-        raise WeightsError(
-            f"{parsed.name!r} has no weights; zoo.create({parsed.name!r}) gives it new ones."
-        )
-    tag = typed.weights[parsed.tag] if parsed.tag else next(iter(typed.weights.values()))
-    if tag.folder is not None:
-        path = Path(__file__).parent.parent / "assets" / tag.folder
-        if not path.is_dir():
-            raise WeightsError(
-                f"The shipped weights {tag.folder!r} are missing; install zoo again."
-            )
-        return path, tag.format
-    from zoo.hub.client import pull
-
-    return pull(tag.repo, tag.revision, allow=tag.patterns()) / tag.file, tag.format
+def _chosen(model: Any, patterns: Sequence[str]) -> list[str]:
+    names = list(model.state_dict())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ConfigError(f"only: no tensor matches {pattern!r}.{hint(pattern, names)}")
+    return [name for name in names if any(fnmatch.fnmatchcase(name, p) for p in patterns)]

@@ -121,7 +121,7 @@ def info(name: str, *overrides: str | Mapping[str, Any], **keys: Any) -> Info:
     """
     parsed = parse_name(name)
     if parsed.scheme:
-        from zoo.api.build import foreign_config
+        from zoo.api.stored import foreign_config
 
         typed, file = foreign_config(parsed)
     else:

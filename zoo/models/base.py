@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from zoo.errors import ConfigError, WeightsError, ZooError
+from zoo.models.tuning import attach_tuning
 from zoo.registry import build, resolve, to_mapping
 
 __all__ = [
@@ -63,7 +64,7 @@ def precision(dtype: str | torch.dtype | None, device: Any = None) -> tuple[Any,
 def build_empty(config: Any) -> nn.Module:
     """Returns the model of a config on the meta device: shapes without memory."""
     with torch.device("meta"):
-        return build(config)
+        return attach_tuning(build(config))
 
 
 @contextmanager
@@ -120,22 +121,32 @@ def read_config(folder: Path, content: dict[str, Any]) -> Any:
         raise type(error)(f"{folder / CONFIG}: {error}") from None
 
 
-def save(model: nn.Module, folder: str | Path, card: str | None = None) -> Path:
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    card: str | None = None,
+    only: Collection[str] | None = None,
+) -> Path:
     """Writes config.json and model.safetensors (and README.md when a card is given or none is
     there) to a folder.
 
     What is already in the folder is replaced file by file, each by renaming a finished one.
+    `only` names the tensors to store; the config's `bases` must hold the others (WeightsError).
     """
     from zoo.nn.forms import refuse_inexact
+    from zoo.weights.bases import subset
     from zoo.weights.files import save_weights
 
     refuse_inexact(model)
     config = getattr(model, "config", None)
     if not hasattr(config, "zoo_kind"):
         raise WeightsError(f"{type(model).__name__} carries no zoo config, so it cannot be stored.")
+    state = model.state_dict()
+    if only is not None:
+        state = subset(state, only, config.bases)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(model.state_dict(), folder / WEIGHTS)
+    save_weights(state, folder / WEIGHTS)
     write_text(folder / CONFIG, json.dumps(stored_mapping(config), indent=2) + "\n")
     if hasattr(model, "write_files"):
         model.write_files(folder)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.registry import section, setting
+from zoo.nn.schema import TuningConfig
+from zoo.registry import part, section, setting
 
 
 @dataclass(kw_only=True)
@@ -56,4 +57,10 @@ class ModelConfig:
     """The base of every model's schema."""
 
     weights: dict[str, Weights] = setting({}, "tag -> weights; the first is the default")
+    bases: dict[str, str] = setting(
+        {},
+        "module -> name of the model whose weights fill it where the own weights do not; 'all' is "
+        "the whole model",
+    )
+    tuning: TuningConfig | None = part("tuning", None, "small trained additions, as LoRA")
     card: Card = section(Card, doc="for people")

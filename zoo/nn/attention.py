@@ -17,7 +17,6 @@ from zoo.nn.grid import GridRule
 from zoo.nn.kernel import attention_weights
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
-from zoo.nn.matmul import linear
 from zoo.nn.position import rotate
 from zoo.nn.schema import AttentionConfig
 from zoo.registry import build
@@ -188,12 +187,7 @@ class Attention(nn.Module):
         if source is None:
             return self._split(self.qkv(x))
         rows = self.heads * self.head_dim
-        if self.qkv.form is not None:  # has no rows to take apart
-            q, kv = self.qkv(x)[..., :rows], self.qkv(source)[..., rows:]
-        else:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = linear(x, weight[:rows], None if bias is None else bias[:rows])
-            kv = linear(source, weight[rows:], None if bias is None else bias[rows:])
+        q, kv = self.qkv.rows(x, 0, rows), self.qkv.rows(source, rows, None)
         q = q.reshape(*q.shape[:2], self.heads, self.head_dim).transpose(1, 2)
         k, v = kv.reshape(*kv.shape[:2], -1, self.head_dim).transpose(1, 2).chunk(2, dim=1)
         return q, k, v

@@ -44,6 +44,13 @@ class Linear(Freezable):
             return linear(x, self.weight, self.bias, activation)
         return self.form(x, activation)
 
+    def rows(self, x: Tensor, first: int, last: int | None) -> Tensor:  # ... i -> ... last - first
+        """Returns some of the outputs, where a fused matrix meets more than one input."""
+        if self.form is not None:  # has no rows to take apart
+            return Linear.forward(self, x)[..., first:last]
+        bias = None if self.bias is None else self.bias[first:last]
+        return linear(x, self.weight[first:last], bias)
+
     def extra_repr(self) -> str:
         outputs, inputs = self.weight.shape
         form = f", {type(self.form).__name__}" if self.form is not None else ""

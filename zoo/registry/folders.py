@@ -51,6 +51,7 @@ GROUPS: dict[str, Group] = {
     "kernel": Group("zoo.nn", "how scores become outputs once q, k and v are projected"),
     "feedforward": Group("zoo.nn", "what happens to each token alone"),
     "convolution": Group("zoo.nn", "what mixes neighbouring tokens"),
+    "tuning": Group("zoo.nn", "small trained additions to frozen weights"),
     "data": Group("zoo.data", "data sets by name"),
     "objective": Group("zoo.training", "losses and what they feed the model"),
     "optim": Group("zoo.training", "optimisers"),

@@ -133,10 +133,13 @@ class Screen:
 
     def say(self, step: int, values: dict[str, float]) -> None:
         """Shows the numbers of a step."""
+        words = "  ".join(f"{key} {_short(value)}" for key, value in values.items())
+        self.note(f"step {step:>{self.width}}/{self.steps}  {words}")
+
+    def note(self, line: str) -> None:
+        """Shows a line."""
         if not self.show:
             return
-        words = "  ".join(f"{key} {_short(value)}" for key, value in values.items())
-        line = f"step {step:>{self.width}}/{self.steps}  {words}"
         if self._bar is None:
             print(line, flush=True)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 import warnings
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,8 @@ class Result:
     stopped_by: int | None = None  # signal number; None when all steps were made
     seconds: float = 0.0  # of this process, this time
     cpu_seconds: float = 0.0
+    parameters: int = 0  # of the model
+    trained: int = 0  # of these, how many learn
 
 
 class Trainer:
@@ -56,6 +59,7 @@ class Trainer:
         model: with its weights, on the CPU, equal in every process; trained in place.
         train, test: data sets prepared for the model; without `test` nothing is measured.
         objective: see `zoo.training.objective`.
+        stored: names of the tensors that `model/` shall hold; None for all.
     Raises: ConfigError and DataError for parts that do not go together.
     """
 
@@ -72,6 +76,7 @@ class Trainer:
         world: World | None = None,
         seed: int = 0,
         quiet: bool = False,
+        stored: Collection[str] | None = None,
     ) -> None:
         self.config, self.objective, self.seed = config, objective, seed
         self.world = world or World()
@@ -87,10 +92,14 @@ class Trainer:
         self.module = unwrap(self.model)
         self.parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.optimizer = build(optim, groups=parameter_groups(self.module, optim))
+        counts = [(p.numel(), p.requires_grad) for p in self.module.parameters()]
+        self.size = sum(count for count, _ in counts)
+        self.learning = sum(count for count, learns in counts if learns)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = build(schedule, steps=self.steps)
         self.state = State(self.module, self.optimizer, config.ema)
         self.finite = Finite(self.world)
+        self.stored = stored
         self.quiet = quiet or not self.world.is_main
         self.step = 0
         self.saved: int | None = None  # step of the newest checkpoint
@@ -114,6 +123,9 @@ class Trainer:
         if self.world.is_main:
             self.log = Log(self.folder, start=self.step, tensorboard=self.config.tensorboard)
         self.screen = Screen(self.steps, self.step, not self.quiet)
+        if self.learning < self.size:
+            share = self.learning / self.size
+            self.screen.note(f"{self.learning:,} of {self.size:,} parameters learn ({share:.2%})")
         stopped_by = None
         try:
             with signals() as received:
@@ -127,7 +139,10 @@ class Trainer:
             if self.log is not None:
                 self.log.close()
         seconds = time.monotonic() - wall, time.process_time() - cpu
-        return Result(self.folder, self.step, self.metrics, self.best, stopped_by, *seconds)
+        return Result(
+            self.folder, self.step, self.metrics, self.best, stopped_by, *seconds,
+            self.size, self.learning,
+        )  # fmt: skip
 
     def _make_step(self, step: int, batches: list[Batch], received: list[int]) -> int | None:
         """Makes one step and whatever is due after it; returns the signal that asks for the end, if
@@ -341,7 +356,7 @@ class Trainer:
         problem = None
         if self.world.is_main:
             try:
-                export(self.module, weights, self.folder / "model")
+                export(self.module, weights, self.folder / "model", self.stored)
             except (OSError, WeightsError) as error:
                 problem = str(error)
                 warnings.warn(f"{problem} Training goes on.", stacklevel=2)

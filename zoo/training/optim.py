@@ -36,8 +36,8 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
         decays = (is_matrix and id(parameter) not in kept) or matches(name, config.decay)
         (decayed if decays and not matches(name, config.no_decay) else plain).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay, "matrices": True},
+        {"params": plain, "weight_decay": 0.0, "matrices": False},
     ]
     return [group for group in groups if group["params"]]
 
@@ -71,6 +71,8 @@ def timm(config: TimmOptimConfig, groups: list[dict[str, Any]]) -> torch.optim.O
             f"optim.algorithm: timm has no optimiser {config.algorithm!r}."
             + hint(config.algorithm, known, "timm.optim.list_optimizers() names them.")
         )
+    if "muon" in config.algorithm:  # made for hidden layers; tables and norms get its AdamW
+        groups = [{**group, "use_fallback": not group["matrices"]} for group in groups]
     try:
         return create_optimizer_v2(
             groups, opt=config.algorithm, lr=config.lr, weight_decay=0.0, **config.options

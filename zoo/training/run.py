@@ -47,6 +47,7 @@ def train(config: ExperimentConfig, overrides: Sequence[str] = (), quiet: bool =
         objective = build(config.objective)
         objective.check(model, data)
         freeze(model, config.trainable)
+        stored = what_to_store(model, config)
         trainer: Trainer = build(
             config.trainer,
             model=model,
@@ -58,6 +59,7 @@ def train(config: ExperimentConfig, overrides: Sequence[str] = (), quiet: bool =
             world=world,
             seed=config.seed,
             quiet=quiet,
+            stored=stored,
         )
         # only now: what cannot be built leaves no folder behind
         result = trainer.fit(_open_folder(config, world, overrides))
@@ -126,35 +128,72 @@ def _with_labels(config: ExperimentConfig, data: Any) -> ExperimentConfig:
 
 def _model(config: ExperimentConfig) -> nn.Module:
     """Returns the model with the weights that the run starts from, equal in every process."""
+    from zoo.api.stored import over_bases
     from zoo.models.base import build_empty, initialise, seeded
-
-    model: Any = build_empty(config.model)
-    if config.weights is None:
-        return initialise(model, config.seed)
+    from zoo.models.tuning import tuning_names
+    from zoo.weights.bases import covered
     from zoo.weights.load import load_into
 
+    model: Any = build_empty(config.model)
+    bases = model.config.bases if hasattr(model, "config") else {}
+    if config.weights is None and not bases:
+        return initialise(model, config.seed)
+    fresh = set(tuning_names(model))
+    if config.weights is None:  # what no base fills is what the run is for
+        fresh |= {name for name in model.state_dict() if not covered(name, bases)}
+    weights = over_bases(model, _weights(config) if config.weights else {}, bases)
     with seeded(config.seed):
         model.load_report = load_into(
-            model, _weights(config), partial=config.partial, dtype=torch.float32, copy=True
+            model, weights, partial=config.partial, fresh=fresh, dtype=torch.float32, copy=True
         )
     return model
 
 
 def _weights(config: ExperimentConfig) -> Any:
     """Returns the tensors to start from, by the model's own names."""
-    from zoo.api import build as api
+    from zoo.api.stored import stored_weights, weights_of_tag
     from zoo.weights.files import open_weights
     from zoo.weights.formats import find_format
 
     assert config.weights is not None
     model: Any = config.model
     if ":" in config.weights:
-        return api.load(config.weights).state_dict()
-    path, format_name = api._weights_of(Name("", "model", tag=config.weights), model)
+        return stored_weights(config.weights)
+    path, format_name = weights_of_tag(Name("", "model", tag=config.weights), model)
     file = open_weights(path)
     if format_name == "zoo":
         return file
     return find_format(format_name, model.zoo_kind).weight_map(model).load(file)
+
+
+def what_to_store(model: Any, config: ExperimentConfig) -> frozenset[str] | None:
+    """Returns the tensors that `model/` shall hold, None for all of them, and notes in the model's
+    config whose weights the others are.
+
+    Raises: ConfigError when nothing could say where the others are.
+    """
+    from zoo.weights.bases import WHOLE, covered
+
+    if config.export == "all":
+        return None
+    bases: dict[str, str] = dict(model.config.bases)
+    if not bases and config.weights is not None and ":" in config.weights:
+        scheme, _, rest = config.weights.partition(":")
+        bases = {WHOLE: f"dir:{Path(rest).resolve()}" if scheme == "dir" else config.weights}
+        model.config = dataclasses.replace(model.config, bases=bases)
+    if not bases:
+        raise ConfigError(
+            "export: 'trained' stores a part of the model, so model.bases (or weights=hf:… or "
+            "dir:…) must say where the rest is."
+        )
+    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    buffers = {name for name, _ in model.named_buffers()}  # statistics move without gradients
+    new = set(model.load_report.new)
+    return frozenset(
+        name
+        for name in model.state_dict()
+        if name in learns | buffers | new or not covered(name, bases)
+    )
 
 
 def _open_folder(config: ExperimentConfig, world: World, overrides: Sequence[str]) -> Path:

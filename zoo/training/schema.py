@@ -209,6 +209,9 @@ class ExperimentConfig:
     trainable: list[str] = setting(
         ["*"], "patterns of the parameters that learn; the rest is frozen"
     )
+    export: Literal["all", "trained"] = setting(
+        "all", "what model/ holds: the whole model, or what the run made, over the model's bases"
+    )
     data: DataConfig = part("data", "digits", "what it learns from")
     objective: ObjectiveConfig = part("objective", "classification", "what for")
     optim: OptimConfig = part("optim", "adamw", "how its parameters move")

@@ -5,6 +5,7 @@ All of it goes by names that do not depend on how the model is spread over proce
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from zoo.training.ema import Average
 __all__ = ["State", "export"]
 
 
+MOVING = StateDictOptions(ignore_frozen_params=True)  # what is frozen is where the run starts from
+
+
 class State:
     """The tensors of a run. Its methods are called by all processes together."""
 
@@ -37,7 +41,7 @@ class State:
     def tensors(self) -> dict[str, Any]:
         """Returns what a checkpoint holds; filled in place, it goes back by `restore`."""
         tensors: dict[str, Any] = {
-            "model": get_model_state_dict(self.module),
+            "model": get_model_state_dict(self.module, options=MOVING),
             "optim": get_optimizer_state_dict(self.module, self.optimizer),
         }
         if self.average is not None:
@@ -48,7 +52,8 @@ class State:
         """Takes up what `tensors` holds."""
         set_optimizer_state_dict(self.module, self.optimizer, tensors["optim"])
         # after the optimiser, which takes an empty step to make its state
-        set_model_state_dict(self.module, tensors["model"], options=StateDictOptions(strict=True))
+        loose = StateDictOptions(strict=False)  # the names are those of `tensors`
+        set_model_state_dict(self.module, tensors["model"], options=loose)
         if self.average is not None:
             for name, value in tensors["average"].items():
                 local(self.average.values[name]).copy_(local(value))
@@ -64,9 +69,15 @@ class State:
         return found
 
 
-def export(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes whole weights in the stored layout; a model without a zoo config gives its weights
-    alone. Raises OSError and WeightsError; what was in the folder is then as it was."""
+def export(
+    model: nn.Module,
+    weights: dict[str, Tensor],
+    folder: Path,
+    only: Collection[str] | None = None,
+) -> None:
+    """Writes whole weights in the stored layout, or some of them; a model without a zoo config
+    gives its weights alone. Raises OSError and WeightsError; what was in the folder is then as it
+    was."""
     from zoo.models.base import build_empty, save
     from zoo.weights.files import save_weights
 
@@ -76,4 +87,4 @@ def export(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
         return
     empty = build_empty(config)
     empty.load_state_dict(weights, assign=True)
-    save(empty, folder)
+    save(empty, folder, only=only)

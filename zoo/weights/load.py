@@ -7,7 +7,7 @@ Nothing here computes or initialises on meta: a `normal_` there imports 800 modu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -54,6 +54,7 @@ def load_into(
     device: torch.device | str | None = None,
     copy: bool = False,
     init: Callable[[nn.Module], None] | None = None,
+    fresh: Collection[str] = (),
 ) -> LoadReport:
     """Make `weights` the parameters and persistent buffers of `module`.
 
@@ -73,6 +74,7 @@ def load_into(
             use, or a disk that should be read at once.
         init: with `partial`, called for each module that directly owns a new tensor, when that has
             memory; by default its `reset_parameters`. What it overwrites is loaded afterwards.
+        fresh: names that may be new without `partial`.
 
     Returns:
         What was loaded, what is new and what found no place.
@@ -84,6 +86,7 @@ def load_into(
     """
     slots = module_slots(module)
     fitted = fit(slots, weights)
+    fitted.missing = [name for name in fitted.missing if name not in fresh]
     if fitted.faults and not partial:
         raise WeightsError(complaint(type(module).__name__, slots, fitted, weights))
     where = torch.device(device) if device is not None else None

@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("kind", metavar="KIND", help="a scheme, or the name of a tokenizer")
     train.add_argument("folder", metavar="FOLDER", help="where to write it")
     train.add_argument(
-        "--data", nargs="+", required=True, metavar="FILE", help="text files and folders, or stdlib"
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="text files and folders; stdlib, numbers",
     )
     train.add_argument("--vocabulary", type=int, default=4096, help="tokens at most (default 4096)")
     train.add_argument(
@@ -79,16 +83,28 @@ def _special(words: list[str]) -> dict[str, Any] | None:
 
 
 def _texts(paths: list[str]) -> Iterator[str]:
-    """Yields the texts of files one by one; `stdlib` is the training part of the standard
-    library."""
+    """Yields the texts of files one by one; `stdlib` is the training part of the standard library,
+    `numbers` that of the numbers, in the words of every language."""
     for path in paths:
-        if path == "stdlib" and not Path(path).exists():
-            from zoo.data.text.stdlib import stdlib_texts
-
-            yield from stdlib_texts("train")
+        if path in ("stdlib", "numbers") and not Path(path).exists():
+            yield from _embedded(path)
             continue
         for file in expand([path]):
             try:
                 yield Path(file).read_text(encoding="utf-8")
             except UnicodeDecodeError:
                 raise DataError(f"{file} is no text in UTF-8.") from None
+
+
+def _embedded(name: str) -> Iterator[str]:
+    if name == "stdlib":
+        from zoo.data.text.stdlib import stdlib_texts
+
+        yield from stdlib_texts("train")
+        return
+    from zoo.data.text.numbers import in_words, numbers_of
+    from zoo.data.text.schema import LANGUAGES
+
+    for language in LANGUAGES:
+        for number in numbers_of("train"):
+            yield in_words(number, language)

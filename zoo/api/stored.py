@@ -1,0 +1,197 @@
+"""Models as they lie on disk or on a hub: which config, which weights, which bases under them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.api.describe import node_config
+from zoo.errors import ConfigError, UnknownName, WeightsError
+from zoo.registry import Name, parse_name, resolve, to_mapping
+from zoo.registry.overrides import apply_overrides
+
+__all__ = [
+    "Stored",
+    "find_stored",
+    "foreign_config",
+    "over_bases",
+    "stored_weights",
+    "weights_of_tag",
+]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model as it lies on disk: its config, its own weights by the model's names, its folder."""
+
+    config: Any
+    weights: Any
+    folder: Path
+    has_tuning: bool  # whether the weights hold what the config's tuning adds
+
+    def fresh(self, model: Any) -> frozenset[str]:
+        """Returns the names that may be new: what a tuning adds to weights that had none."""
+        from zoo.models.tuning import tuning_names
+
+        return frozenset() if self.has_tuning else tuning_names(model)
+
+
+def find_stored(
+    parsed: Name,
+    overrides: Any = (),
+    keys: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+) -> Stored:
+    """Returns what a name leads to, pulled from a hub where needed; no tensor is read yet."""
+    from zoo.models.tuning import is_tuned
+    from zoo.weights.files import open_weights
+    from zoo.weights.formats import find_format
+
+    def config_with(overrides: Any, keys: Mapping[str, Any]) -> Any:
+        if parsed.scheme:
+            return foreign_config(parsed, overrides, keys, allow_pickle)[0]
+        return node_config(parsed, overrides, keys)
+
+    typed = config_with(overrides, keys or {})
+    if parsed.scheme:
+        path = folder = _folder_of(parsed)
+        format_name = _format_of(folder)
+    else:
+        path, format_name = weights_of_tag(parsed, typed)
+        folder = path if path.is_dir() else path.parent
+    if parsed.scheme == "hf":
+        _refuse_local_bases(parsed.name, typed.bases)
+    weights: Any = open_weights(path, allow_pickle=allow_pickle)
+    if format_name != "zoo":
+        weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(weights)
+    return Stored(typed, weights, folder, is_tuned(typed) and is_tuned(config_with((), {})))
+
+
+def stored_weights(name: str, allow_pickle: bool = False) -> Mapping[str, Any]:
+    """Returns all tensors of a model by name, under its own names; none is read yet."""
+    from zoo.models.base import build_empty
+
+    found = find_stored(parse_name(name), allow_pickle=allow_pickle)
+    if not found.config.bases:
+        return found.weights
+    model = build_empty(found.config)
+    return over_bases(model, found.weights, found.config.bases, allow_pickle)
+
+
+def over_bases(
+    model: Any, own: Mapping[str, Any], bases: Mapping[str, str], allow_pickle: bool = False
+) -> Mapping[str, Any]:
+    """Returns tensors by the model's names: `own`, then those of the models called in `bases`."""
+    from zoo.weights.bases import layered
+    from zoo.weights.fit import module_slots
+
+    if not bases:
+        return own
+    names = [name for slot in module_slots(model).values() for name in slot.names]
+    try:
+        return layered(own, bases, names, lambda name: stored_weights(name, allow_pickle))
+    except RecursionError:
+        raise ConfigError("bases: the models name each other as bases.") from None
+
+
+def _refuse_local_bases(name: str, bases: Mapping[str, str]) -> None:
+    local = [base for base in bases.values() if base.startswith("dir:")]
+    if local:
+        raise ConfigError(
+            f"bases: hf:{name} grew on {local[0]}, a folder of whoever pushed it; ask for a copy "
+            "whose bases are on a hub."
+        )
+
+
+def foreign_config(
+    parsed: Name,
+    overrides: Any = (),
+    keys: Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+) -> tuple[Any, str]:
+    """Returns (typed config, config.json) of `hf:…` or `dir:…`: our layout, or a public one that
+    a format reads."""
+    from zoo.hub.config import read_hub_config
+
+    folder = _folder_of(parsed)
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UnknownName(f"{folder} holds no config.json, so nothing says what model it is.")
+    content = read_hub_config(file, foreign=True)
+    if "zoo" in content:
+        from zoo.models.base import read_config
+
+        typed = read_config(folder, read_hub_config(file))
+    else:
+        from zoo.weights.formats import format_for
+
+        chosen = format_for(content)
+        for name in chosen.companions:
+            if (folder / name).is_file():
+                content[name] = read_hub_config(folder / name, foreign=True, lists=True)
+        names = _weight_names(folder, allow_pickle)
+        typed = resolve("model", {"kind": chosen.kind, **chosen.read_config(content, names)})
+    if overrides or keys:
+        mapping = to_mapping(typed)
+        for override in overrides:
+            mapping = apply_overrides(
+                mapping, [override] if isinstance(override, str) else override
+            )
+        typed = resolve("model", apply_overrides(mapping, keys or {}))
+    return typed, str(file)
+
+
+def _folder_of(parsed: Name) -> Path:
+    if parsed.scheme == "hf":
+        from zoo.hub.client import pull
+
+        return pull(parsed.name, parsed.revision)
+    folder = Path(parsed.name).expanduser()
+    if not folder.is_dir():
+        raise UnknownName(f"dir:{parsed.name}: there is no such folder.")
+    return (
+        folder / "model"
+        if not (folder / "config.json").is_file() and (folder / "model").is_dir()
+        else folder
+    )
+
+
+def _format_of(folder: Path) -> str:
+    from zoo.hub.config import read_hub_config
+    from zoo.weights.formats import format_for
+
+    content = read_hub_config(folder / "config.json", foreign=True)
+    return "zoo" if "zoo" in content else format_for(content).name
+
+
+def _weight_names(folder: Path, allow_pickle: bool) -> frozenset[str]:
+    """Returns the names of the tensors in a folder's weights files, for configs that cannot tell
+    alone."""
+    from zoo.weights.files import open_weights
+
+    try:
+        return frozenset(open_weights(folder, allow_pickle=allow_pickle))
+    except WeightsError:
+        return frozenset()
+
+
+def weights_of_tag(parsed: Name, typed: Any) -> tuple[Path, str]:
+    """Returns (file or folder, format) of a node's weights tag, pulled from the hub when they do
+    not ship."""
+    if not typed.weights:
+        raise WeightsError(
+            f"{parsed.name!r} has no weights; zoo.create({parsed.name!r}) gives it new ones."
+        )
+    tag = typed.weights[parsed.tag] if parsed.tag else next(iter(typed.weights.values()))
+    if tag.folder is not None:
+        path = Path(__file__).parent.parent / "assets" / tag.folder
+        if not path.is_dir():
+            raise WeightsError(
+                f"The shipped weights {tag.folder!r} are missing; install zoo again."
+            )
+        return path, tag.format
+    from zoo.hub.client import pull
+
+    return pull(tag.repo, tag.revision, allow=tag.patterns()) / tag.file, tag.format

@@ -1,0 +1,72 @@
+"""Weights in layers: a file of what was trained, over the weights of the models that it grew on.
+
+A stored model need not hold all of itself. Its config's `bases` say whose weights fill the rest:
+
+    bases: {all: bert-stdlib}                                     LoRA, or a new head, on an encoder
+    bases: {vision: clip-vit-large-14, text: vicuna-7b-v1.5}      an adapter between two models
+
+The key is a module of the model ('all' is the model itself), the value a name for `zoo.load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from zoo.errors import ConfigError, WeightsError
+
+__all__ = ["covered", "layered", "subset"]
+
+WHOLE = "all"
+
+
+def _prefix(module: str) -> str:
+    return "" if module == WHOLE else f"{module}."
+
+
+def covered(name: str, bases: Mapping[str, Any]) -> bool:
+    """Returns whether a tensor's name lies in a module that a base fills."""
+    return any(name.startswith(_prefix(module)) for module in bases)
+
+
+def layered(
+    own: Mapping[str, Any],
+    bases: Mapping[str, str],
+    names: Collection[str],
+    open_base: Callable[[str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Returns name -> tensor of a model: its own, then those of its bases.
+
+    Args:
+        own: what the model's file holds; all of it is in the answer.
+        bases: module -> name of a model.
+        names: the model's tensors. What a base has beyond them is left out.
+        open_base: gives the weights of a base by the base's own names.
+    Raises: ConfigError for a base that fills nothing of the model.
+    """
+    found: dict[str, Any] = {}
+    wanted = set(names) - set(own)
+    for module, base in bases.items():
+        prefix = _prefix(module)
+        if not any(name.startswith(prefix) for name in names):
+            raise ConfigError(f"bases.{module}: the model has no module of this name.")
+        weights = open_base(base)
+        mine = [name for name in weights if prefix + name in wanted]
+        if not mine and any(name.startswith(prefix) for name in wanted):
+            raise ConfigError(f"bases.{module}: {base} has no weights that fit there.")
+        found |= {prefix + name: weights[name] for name in mine}
+    return {**found, **own}
+
+
+def subset(
+    state: Mapping[str, Any], names: Collection[str], bases: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the tensors of these names; raises WeightsError when the bases do not hold the
+    rest."""
+    lost = [name for name in state if name not in names and not covered(name, bases)]
+    if lost:
+        raise WeightsError(
+            f"{len(lost)} tensors would be stored nowhere (first: {lost[0]}); name the model that "
+            "they are from in the config's bases, or store the whole model."
+        )
+    return {name: state[name] for name in state if name in names}
