@@ -51,10 +51,7 @@ def layered(
         if not any(name.startswith(prefix) for name in names):
             raise ConfigError(f"bases.{module}: the model has no module of this name.")
         weights = open_base(base)
-        mine = [name for name in weights if prefix + name in wanted]
-        if not mine and any(name.startswith(prefix) for name in wanted):
-            raise ConfigError(f"bases.{module}: {base} has no weights that fit there.")
-        found |= {prefix + name: weights[name] for name in mine}
+        found |= {prefix + name: weights[name] for name in weights if prefix + name in wanted}
     return {**found, **own}
 
 
