@@ -124,3 +124,14 @@ def test_a_folder_alone(make_model):
         file.unlink()
     with pytest.raises(HubError, match="holds no model"):
         verify(folder)
+
+
+def test_right_after_a_push_a_folder_is_whole(hub, make_model):
+    """Also with a card of its own: the hub's is brought up to date and is another text."""
+    folder = make_model(card="---\nlicense: mit\n---\n# Mine\n")
+    push(folder, "acme/m")
+    (folder / "README.md").write_text("# Written since\n")
+    report = verify(folder, against="acme/m")
+    assert report.ok and states(report) == {**WHOLE, "README.md": "unchecked"}
+    (card,) = [file for file in report.files if file.path == "README.md"]
+    assert card.detail == "the hub has a card of its own"

@@ -72,13 +72,13 @@ def load(
         copy: read the weights into memory instead of mapping the file.
     Raises: UnknownName, ConfigError, WeightsError, HubError.
     """
-    from zoo.models.base import build_empty, precision, seeded
+    from zoo.models.base import precision, seeded
     from zoo.nn.forms import freeze
     from zoo.weights.load import load_into
 
     tensors, form = precision(dtype, device)
     found = find_stored(parse_name(name), overrides, keys, allow_pickle)
-    model = build_empty(found.config)
+    model = found.empty()
     with seeded(seed):  # what is new is the same for the same seed
         model.load_report = load_into(
             model,

@@ -134,8 +134,10 @@ def info(name: str, *overrides: str | Mapping[str, Any], **keys: Any) -> Info:
     count = None if changed else known_parameters(parsed.name)
     if count is None:
         from zoo.models.base import build_empty
+        from zoo.models.bounds import bounded
 
-        count = sum(p.numel() for p in build_empty(typed).parameters())
+        with bounded(None, file or name):
+            count = sum(p.numel() for p in build_empty(typed).parameters())
     return Info(
         name=name,
         kind=typed.zoo_kind,

@@ -30,6 +30,19 @@ class Stored:
     weights: Any
     folder: Path
     has_tuning: bool  # whether the weights hold what the config's tuning adds
+    foreign: bool  # whether its config is a stranger's, as it is
+
+    def empty(self) -> Any:
+        """Returns the model on the meta device; raises WeightsError for a stranger's config that
+        asks for absurdly more than its weights are."""
+        from zoo.models.base import build_empty
+        from zoo.models.bounds import bounded
+
+        if not self.foreign:
+            return build_empty(self.config)
+        own = None if self.config.bases else self.weights
+        with bounded(own, str(self.folder / "config.json")):
+            return build_empty(self.config)
 
     def fresh(self, model: Any) -> frozenset[str]:
         """Returns the names that may be new: what a tuning adds to weights that had none."""
@@ -66,17 +79,17 @@ def find_stored(
     weights: Any = open_weights(path, allow_pickle=allow_pickle)
     if format_name != "zoo":
         weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(weights)
-    return Stored(typed, weights, folder, is_tuned(typed) and is_tuned(config_with((), {})))
+    tuned = is_tuned(typed) and is_tuned(config_with((), {}))
+    foreign = bool(parsed.scheme) and not overrides and not keys
+    return Stored(typed, weights, folder, tuned, foreign)
 
 
 def stored_weights(name: str, allow_pickle: bool = False) -> Mapping[str, Any]:
     """Returns all tensors of a model by name, under its own names; none is read yet."""
-    from zoo.models.base import build_empty
-
     found = find_stored(parse_name(name), allow_pickle=allow_pickle)
     if not found.config.bases:
         return found.weights
-    model = build_empty(found.config)
+    model = found.empty()
     return over_bases(model, found.weights, found.config.bases, allow_pickle)
 
 

@@ -21,11 +21,14 @@ from typing import Any
 
 from zoo.errors import ConfigError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "read_hub_config", "read_json"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_LAYERS", "read_hub_config", "read_json"]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_LAYERS = 10_000  # building more would take hours, and listing them all memory
 _MAX_DIGITS = 400  # of one number; more is only good for keeping a processor busy
+
+_LAYERS = re.compile(r"(^|_)(layers?|depths?)$")  # depth, num_hidden_layers, n_layer, …
 
 # Keys that choose code in other libraries. Refused wherever they stand, whatever they say.
 _CODE_KEYS = {"auto_map", "trust_remote_code", "custom_pipelines", "custom_generate"}
@@ -56,6 +59,8 @@ def read_hub_config(
     config = read_json(path, lists=lists)
     for key, value, where in _walk(config):
         reason = _foreign_fault(key, value) if foreign else _fault(key, value)
+        if _LAYERS.search(key) and isinstance(value, int) and value > MAX_LAYERS:
+            reason = f"is {value:,}, and no model has more than {MAX_LAYERS:,} layers"
         if reason:
             raise ConfigError(f"{path}: {where} {reason}; it is refused.")
     return config

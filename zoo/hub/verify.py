@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.errors import HubError, ZooError
@@ -17,6 +17,7 @@ from zoo.hub.remote import Remote, cache_root, is_offline
 
 __all__ = ["FileState", "Report", "verify"]
 
+CARD = "README.md"
 _INDEX = 64 << 20  # bytes; models of many experts have long indexes
 _SNAPSHOT = re.compile(r"models--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
 
@@ -110,7 +111,17 @@ def _needed(store: Cache, commit: str, files: dict[str, Content]) -> dict[str, C
 def _against_hub(folder: Path, repo: str, revision: str | None, root: Path) -> Report:
     commit, files = contents_of(Remote(repo), check_revision(revision or "main"))
     wanted = {path: files[path] for path in select(files, PULL_FILES)}
-    return _compared(Cache(root, repo), folder, files, f"{repo} at {commit}", wanted)
+    report = _compared(Cache(root, repo), folder, files, f"{repo} at {commit}", wanted)
+    states = [_own_card(file) if file.path == CARD else file for file in report.files]
+    return replace(report, files=tuple(states))
+
+
+def _own_card(file: FileState) -> FileState:
+    """A push brings the hub's card up to date and overwrites neither it nor the folder's, so that
+    the two differ without damage."""
+    if file.state != "damaged":
+        return file
+    return replace(file, state="unchecked", detail="the hub has a card of its own")
 
 
 def _compared(

@@ -107,8 +107,9 @@ def _time_alone(model: Any, prompts: list[list[int]]) -> dict[str, float]:
 
     start, decoding = time.process_time(), 0.0
     with torch.inference_mode():
-        for prompt in prompts:
-            pieces = stream(CausalSteps(model), torch.tensor([prompt]), options(max_new_tokens=NEW))
+        for index in ALONE:
+            tokens = torch.tensor([prompts[index]])
+            pieces = stream(CausalSteps(model), tokens, options(max_new_tokens=NEW))
             int(next(pieces))
             before = time.process_time()
             for token in pieces:

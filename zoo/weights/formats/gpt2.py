@@ -84,6 +84,7 @@ def write_config(config: Any) -> dict[str, Any]:
         "architectures": ["GPT2LMHeadModel"],
         "vocab_size": config.vocabulary,
         "n_positions": backbone.position[0].length or backbone.length,
+        "n_ctx": backbone.position[0].length or backbone.length,  # llama.cpp's converter reads it
         "n_embd": backbone.width,
         "n_layer": backbone.depth,
         "n_head": backbone.attention.shape(backbone.width)[0],
