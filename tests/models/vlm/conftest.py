@@ -5,9 +5,9 @@ import pytest
 import zoo
 
 TINY = (
-    "vision={kind: vit, classes: 0, tokenizer: {image: [16, 16], patch: [4, 4]},"
+    "vision={kind: vit, classes: 0, tokenizer: {image: [16, 16], patch: [4, 4], resize: pad},"
     " backbone: {depth: 2, width: 16, attention: {heads: 2}, position: learned-grid}}",
-    "text={name: smollm2-135m, vocabulary: 300, special: {eos: 0},"
+    "text={name: smollm2-135m, vocabulary: 259, special: {eos: 1},"
     " tokenizer: {name: byte, chat: llava-v1},"
     " backbone: {depth: 2, width: 24, attention: {heads: 3, kv_heads: 1, head_dim: 8},"
     " feedforward: {hidden: 32}}}",

@@ -20,7 +20,7 @@ class TestVisionLanguage(ModelCase):
     overrides = (*TINY, "image_token=-200", "layer=null")
 
     def inputs(self, model, batch):
-        tokens = torch.randint(3, 300, (batch, 7))
+        tokens = torch.randint(3, 259, (batch, 7))
         tokens[:, 2] = MARK
         return (tokens, torch.randn(batch, 3, 16, 16)), {}
 

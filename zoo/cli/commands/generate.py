@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Streams one answer; several (--results, --beams) are printed when they are there."""
     given = decoding(args)
-    model = load_model(args, "stream")
+    model = load_model(args, "generate")
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     draft = args.draft
     if draft not in (None, "prompt"):

@@ -69,3 +69,18 @@ class TranslationConfig(ObjectiveConfig):
 
     smoothing: float = setting(0.1, "label smoothing", low=0.0, high=1.0)
     exact: bool = setting(True, "measure exact match, which decodes every held-out sample")
+
+
+@kind("objective", "answers", builds="zoo.training.text.answers:Answers")
+@dataclass(kw_only=True)
+class AnswersConfig(ObjectiveConfig):
+    """Write what the assistant says in conversations, with pictures or without: the loss is on
+    answers alone (Liu et al. 2023, arXiv 2304.08485, section 4.2)."""
+
+    smoothing: float = setting(0.0, "label smoothing", low=0.0, high=1.0)
+    pack: int | None = setting(
+        None,
+        "put samples together into rows of up to so many places, pictures included, in which none "
+        "sees another; null: a row each",
+        low=2,
+    )

@@ -41,6 +41,8 @@ class Format:
             is spelt out wins over a pattern.
         class_names: values of diffusers' `_class_name` that it reads.
         file: the name that the other library gives to weights in a folder.
+        classes: entries of `architectures` that it reads whatever the model type: two libraries may
+            call different layouts by one.
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
     """
@@ -54,6 +56,7 @@ class Format:
     architectures: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     file: str = "model.safetensors"
+    classes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
 
 
@@ -87,6 +90,7 @@ def formats() -> dict[str, Format]:
         owner = f"{chosen.name} ({origin})"
         types = [f"model_type {said!r}" for said in chosen.model_types]
         types += [f"_class_name {said!r}" for said in chosen.class_names]
+        types += [f"the class {said!r}" for said in chosen.classes]
         for claim in (f"the format name {chosen.name!r}", *types):
             if claim in owners:
                 raise PluginError(
@@ -118,6 +122,10 @@ def format_for(config: Mapping[str, Any]) -> Format:
     Raises: UnknownName, naming what it says and what can be read; PluginError when two read it.
     """
     known = formats()
+    written = config.get("architectures")
+    for chosen in known.values():
+        if isinstance(written, list) and written and written[0] in chosen.classes:
+            return chosen
     if "model_type" in config:
         said = config["model_type"]
         for chosen in known.values():

@@ -179,6 +179,10 @@ class Keys:
         for key, neutral in NEUTRAL.items():
             self.only(key, neutral, None)
 
+    def rest(self) -> dict[str, Any]:
+        """Returns what nothing asked for yet: keys of something that lies in the same file."""
+        return {key: value for key, value in self.content.items() if key not in self._known}
+
     def finish(self, format: str) -> None:
         """Refuses the keys that nothing asked for."""
         unknown = [key for key in self.content if key not in self._known]

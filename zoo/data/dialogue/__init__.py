@@ -1,0 +1,1 @@
+"""Conversations, with pictures or without: what a model learns to answer."""
