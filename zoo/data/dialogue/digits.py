@@ -1,4 +1,4 @@
-"""Questions about handwritten digits: a picture each, one to four of them, and exact answers.
+"""Questions about handwritten digits: a picture each, one to three of them, and exact answers.
 
     for words in list(question([3, 7], "sum", 0)): ...    # ('what is the sum?', 'ten')
 
@@ -122,6 +122,7 @@ class DigitQuestions:
 
     def __init__(self, config: DigitQuestionsConfig, split: str, model: Any) -> None:
         self.config, self.split, self.model = config, split, model
+        self._rows: dict[tuple[int, str, str], tuple[list[int], list[bool]]] = {}
         images, labels = load_digits(split)  # type: ignore[arg-type]
         self.labels = torch.from_numpy(labels)
         self.encode = encoder(model, MARK if not config.pictures else model.config.image_token)
@@ -154,11 +155,7 @@ class DigitQuestions:
         """Returns what `collate` does, `kind` (b) and `kinds`."""
         drawn = [None] * len(indices) if seeds is None else seeds.tolist()
         samples = [self.sample(i, seed) for i, seed in zip(indices, drawn, strict=True)]
-        rows = []
-        for _, scans, asked, answer in samples:
-            dialogue = question_about(scans, asked)
-            dialogue.messages.append({"role": "assistant", "content": answer})
-            rows.append(answered(dialogue, self.model.tokenizer, self.encode))
+        rows = [self.written(len(scans), asked, answer) for _, scans, asked, answer in samples]
         every = torch.tensor([scan for _, scans, _, _ in samples for scan in scans])
         own = [fold(i, 2) if seed is None else seed for i, seed in zip(indices, drawn, strict=True)]
         counts = [len(scans) for _, scans, _, _ in samples]
@@ -173,6 +170,15 @@ class DigitQuestions:
             batch = collate(_written(rows, said), fill=self.fill)
         kinds = torch.tensor([KINDS.index(kind) for kind, *_ in samples])
         return {**batch, "kind": kinds, "kinds": KINDS}
+
+    def written(self, count: int, asked: str, answer: str) -> tuple[list[int], list[bool]]:
+        """Returns `answered` of a question about so many pictures; there are a few hundred."""
+        key = (count, asked, answer)
+        if key not in self._rows:
+            dialogue = question_about([None] * count, asked)
+            dialogue.messages.append({"role": "assistant", "content": answer})
+            self._rows[key] = answered(dialogue, self.model.tokenizer, self.encode)
+        return self._rows[key]
 
     def patches(self, digits: Tensor, seeds: Tensor) -> Tensor:  # n, n -> n patches
         """Returns words in place of pictures: at least one says what it is."""
