@@ -309,7 +309,8 @@ SMALL = (
     "vision={backbone: {depth: 1, width: 16, attention: {heads: 2}}, tokenizer: {image: [16, 16],"
     " patch: [4, 4]}}",
     "layer=-1",
-    "text={vocabulary: 259, backbone: {depth: 1, width: 16, attention: {heads: 2}, feedforward: {hidden: 16}}}",
+    "text={vocabulary: 259, backbone: {depth: 1, width: 16, attention: {heads: 2},"
+    " feedforward: {hidden: 16}}}",
 )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "DigitQuestionsData", "question", "texts"]
 
-KINDS = ("which", "even", "sum", "count", "larger", "place")
+KINDS = ("which", "even", "sum", "count", "there", "larger", "place")
 NUMBERS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
@@ -65,10 +65,11 @@ def question(digits: Sequence[int], kind: str, dice: Dice) -> tuple[str, str]:
     if kind == "sum":
         return ["what is the sum?", "what do they add up to?"][dice(2)], NUMBERS[sum(digits)]
     if kind == "count":
-        if dice(2):
-            return "how many digits are there?", NUMBERS[len(digits)]
-        wanted = digits[dice(len(digits))] if dice(3) else dice(10)
-        return f"how many times is there a {NUMBERS[wanted]}?", NUMBERS[digits.count(wanted)]
+        wordings = ["how many digits are there?", "how many digits do you see?"]
+        return wordings[dice(2)], NUMBERS[len(digits)]
+    if kind == "there":
+        wanted = digits[dice(len(digits))] if dice(2) else dice(10)
+        return f"is there a {NUMBERS[wanted]}?", "yes" if wanted in digits else "no"
     left, right = digits
     if kind == "larger":
         larger = "left" if left > right else "right" if right > left else "neither"
@@ -79,8 +80,9 @@ def question(digits: Sequence[int], kind: str, dice: Dice) -> tuple[str, str]:
 
 def how_many(kind: str, most: int, dice: Dice) -> int:
     """Returns how many digits a question of a kind is about."""
-    several = {"which": 1 + dice(most), "count": 1 + dice(most), "even": 1}
-    return several.get(kind, 2)
+    if kind in ("which", "count", "there"):
+        return 1 + dice(most)
+    return 1 if kind == "even" else 2
 
 
 def texts() -> list[str]:
@@ -88,9 +90,13 @@ def texts() -> list[str]:
     said = [question([3], "which", Dice(seed))[0] for seed in range(8)]
     said += [f"which digit is the {place}?" for place in PLACES]
     said += ["is it odd?", "is it even?", "what is the sum?", "what do they add up to?"]
-    said += ["how many digits are there?", "which is larger, left or right?"]
+    said += [
+        "how many digits are there?",
+        "how many digits do you see?",
+        "which is larger, left or right?",
+    ]
     for word in NUMBERS[:10]:
-        said.append(f"how many times is there a {word}?")
+        said.append(f"is there a {word}?")
         said.append(f"where is the {word}, left or right?")
     answers = [*NUMBERS, "yes", "no", "left", "right", "neither"]
     return [*said, *answers, *(f" {word}" for word in answers), NOTHING * 4]

@@ -32,14 +32,14 @@ class LlavaConfig(DialogueConfig):
 @dataclass(kw_only=True)
 class DigitQuestionsConfig(DialogueConfig):
     """Questions about one to three of the handwritten digits that ship with zoo: which digit, even
-    or odd, their sum, how many, which is larger, where."""
+    or odd, their sum, how many, whether one is there, which is larger, where."""
 
     pictures: bool = setting(
         True, "show the scans; false writes words in their place, for a model that only reads"
     )
     most: int = setting(3, "pictures of a question at most", low=2, high=9)
     held_out: int = setting(
-        1200, "questions that are measured, about scans never trained on", low=6
+        1400, "questions that are measured, about scans never trained on", low=6
     )
     augment: Augment = section(Augment, doc="random changes of the scans, in training only")
     # without pictures
