@@ -86,17 +86,13 @@ def how_many(kind: str, most: int, dice: Dice) -> int:
 
 
 def texts() -> list[str]:
-    """Returns every question and answer there is, for a vocabulary."""
+    """Returns the words of all questions and answers, for a vocabulary."""
     said = [question([3], "which", Dice(seed))[0] for seed in range(8)]
     said += [f"which digit is the {place}?" for place in PLACES]
     said += ["is it odd?", "is it even?", "what is the sum?", "what do they add up to?"]
-    said += [
-        "how many digits are there?",
-        "how many digits do you see?",
-        "which is larger, left or right?",
-    ]
+    said += ["how many digits are there?", "which is larger, left or right?"]
     for word in NUMBERS[:10]:
-        said.append(f"is there a {word}?")
+        said.append(f"how many times is there a {word}?")
         said.append(f"where is the {word}, left or right?")
     answers = [*NUMBERS, "yes", "no", "left", "right", "neither"]
     return [*said, *answers, *(f" {word}" for word in answers), NOTHING * 4]
