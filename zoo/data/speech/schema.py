@@ -39,4 +39,16 @@ class SpokenConfig(DataConfig):
     )
     train: int = setting(6000, "utterances to train on", low=1)
     test: int = setting(400, "utterances held out", low=1)
+    bundle: int = setting(
+        1,
+        "utterances of like length that make one sample of the training split, which saves the "
+        "padding between short and long ones; a batch of 32 is then trainer.batch=1 of 32",
+        low=1,
+    )
+    silence: float = setting(
+        0.0,
+        "seconds of near silence, at most, before and after each training utterance, and now and "
+        "then between two words",
+        low=0.0,
+    )
     augment: SpecAugment = section(SpecAugment, doc="random changes, in training only")

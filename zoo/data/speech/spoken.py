@@ -1,6 +1,6 @@
-"""Spoken sentences as a data set: features made once by the model's spectrogram, and its tokens.
+"""Spoken sentences as a data set: features made once by the model, and its tokens.
 
-The model says how: `model.spectrogram.preprocess([(samples, rate), …])` gives features and lengths,
+The model says how: `model.sound.preprocess([(samples, rate), …])` gives features and lengths,
 `model.tokenizer.encode(texts)` the tokens. A batch holds `features` (b t m), `lengths` (b),
 `targets` (b u), `target_lengths` (b) and `texts`, a list.
 """
@@ -38,35 +38,56 @@ class SpokenData:
 
         config = self.config
         count = config.test if name == "test" else config.train
-        return SpokenSentences(speak(config.grammar, name, count), model, config.augment)
+        utterances = speak(config.grammar, name, count)
+        bundle = 1 if name == "test" else config.bundle
+        if name != "test" and config.silence:
+            from zoo.data.speech.pauses import with_pauses
+
+            utterances = [with_pauses(u, i, config.silence) for i, u in enumerate(utterances)]
+        if bundle > 1:  # a stable sort, so that the data is the same everywhere
+            utterances = sorted(utterances, key=lambda one: len(one.wave))
+        return SpokenSentences(utterances, model, config.augment, bundle)
 
 
 class SpokenSentences:
     """Utterances, prepared for a model and kept in memory: 300 bytes a frame in fp32."""
 
-    def __init__(self, utterances: Sequence[Utterance], model: Any, changes: SpecAugment) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        model: Any,
+        changes: SpecAugment,
+        bundle: int = 1,
+    ) -> None:
         import torch
 
-        if not hasattr(model, "spectrogram") or not hasattr(model, "tokenizer"):
-            raise DataError("Speech needs a model with a spectrogram and a tokenizer of text.")
-        self.changes = changes
+        if not hasattr(model, "sound") or not hasattr(model, "tokenizer"):
+            raise DataError(
+                "Speech needs a model that hears (`sound`) and has a tokenizer of text."
+            )
+        self.changes, self.bundle = changes, bundle
         self.texts = [one.text for one in utterances]
         self.features = []
         for one in utterances:  # one by one: a batch of all would be filled up to the longest
-            features, lengths = model.spectrogram.preprocess([(one.wave, one.rate)])
+            features, lengths = model.sound.preprocess([(one.wave, one.rate)])
             self.features.append(features[0, : int(lengths[0])])
         rows = model.tokenizer.encode(self.texts, special=False)
         self.targets = [torch.tensor(row) for row in rows]
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.texts) // self.bundle
 
     def batch(self, indices: Sequence[int], seeds: Tensor | None = None) -> Batch:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
+        from zoo.data.draw import mix
         from zoo.data.speech.augment import spec_augment
 
+        if self.bundle > 1:
+            indices = [i * self.bundle + j for i in indices for j in range(self.bundle)]
+            if seeds is not None:
+                seeds = mix(seeds.cpu()[:, None] + torch.arange(self.bundle)).flatten()
         rows = [self.features[i] for i in indices]
         targets = [self.targets[i] for i in indices]
         lengths = torch.tensor([len(row) for row in rows])

@@ -1,0 +1,136 @@
+"""Decoding against enumeration of all paths, and forced alignment against its definition."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import zoo
+from zoo.errors import DataError
+from zoo.models.speech.align import ctc_align, labels_needed, transducer_align, words_of
+from zoo.models.speech.decoding import Label, ctc_beam, ctc_greedy, transducer_greedy
+from zoo.registry import build, resolve
+
+
+def table(n=6, v=4, seed=0, sharp=1.5):
+    noise = torch.randn(n, v, generator=torch.Generator().manual_seed(seed)).double()
+    return (sharp * noise).log_softmax(-1)
+
+
+def collapse(path, blank=0):
+    return [k for k, _ in itertools.groupby(path) if k != blank]
+
+
+def paths(log_probs):
+    n, v = log_probs.shape
+    for path in itertools.product(range(v), repeat=n):
+        yield path, sum(float(log_probs[i, k]) for i, k in enumerate(path))
+
+
+def test_greedy_is_the_best_path_without_repeats_and_blanks():
+    for seed in range(3):
+        found = ctc_greedy(table(5, seed=seed), 0)
+        best = max(paths(table(5, seed=seed)), key=lambda item: item[1])[0]
+        assert [label.index for label in found] == collapse(best)
+        for label in found:
+            assert all(best[i] == label.index for i in range(label.start, label.stop))
+
+
+def test_prefix_search_finds_the_most_probable_text():
+    for seed in range(3):
+        log_probs = table(5, seed=seed)
+        totals = {}
+        for path, score in paths(log_probs):
+            text = tuple(collapse(path))
+            totals[text] = totals.get(text, 0.0) + math.exp(score)
+        expected = max(totals, key=totals.get)
+        found, score = ctc_beam(log_probs, 0, beam=200, threshold=100)
+        assert tuple(found) == expected
+        assert math.isclose(math.exp(score), totals[expected], rel_tol=1e-5)
+
+
+def test_a_language_model_changes_the_search():
+    log_probs = torch.full((4, 3), math.log(1 / 3))
+    loves_two = lambda prefix, label: 5.0 if label == 2 else -5.0  # noqa: E731
+    found, _ = ctc_beam(log_probs, 0, 50, loves_two)
+    assert found and set(found) == {2}
+
+
+def test_alignment_is_the_best_path_that_spells_the_text():
+    labels = [1, 1, 2]
+    for seed in range(3):
+        log_probs = table(7, 3, seed)
+        spelling = [item for item in paths(log_probs) if collapse(item[0]) == labels]
+        best = max(spelling, key=lambda item: item[1])[0]
+        found = ctc_align(log_probs, labels, 0)
+        assert [label.index for label in found] == labels
+        for label in found:
+            assert all(best[i] == label.index for i in range(label.start, label.stop))
+        assert sum(label.stop - label.start for label in found) == sum(k != 0 for k in best)
+
+
+def test_a_text_too_long_for_the_sound_is_refused():
+    assert labels_needed([1, 1, 3, 3, 3]) == 8
+    with pytest.raises(DataError, match="needs 8 tokens of sound and there are 7"):
+        ctc_align(table(7), [1, 1, 3, 3, 3], 0)
+    assert ctc_align(table(7), [], 0) == []
+
+
+def test_a_transducer_s_alignment_is_its_best_path():
+    n, labels, v = 4, [2, 1, 2], 3
+    for seed in range(4):
+        noise = torch.randn(n, len(labels) + 1, v, generator=torch.Generator().manual_seed(seed))
+        log_probs = (2 * noise).log_softmax(-1)
+        best, places = -math.inf, None
+        for said in itertools.combinations_with_replacement(range(n), len(labels)):
+            score, u = 0.0, 0
+            for place in range(n):
+                while u < len(labels) and said[u] == place:
+                    score += float(log_probs[place, u, labels[u]])
+                    u += 1
+                if place < n - 1:
+                    score += float(log_probs[place, u, 0])
+            if score > best:
+                best, places = score, said
+        found = transducer_align(log_probs, labels, 0)
+        assert [label.index for label in found] == labels
+        assert [label.start for label in found] == list(places)
+
+
+def test_a_batch_of_transducers_is_each_alone():
+    overrides = ("backbone.depth=1", "backbone.width=32", "sound.subsampling.channels=8")
+    for durations in ([], [0, 1, 2, 3]):
+        model = zoo.create("conformer-transducer-digits", *overrides, durations=durations, seed=3)
+        with torch.no_grad():
+            for parameter in (*model.prediction.parameters(), *model.joint.parameters()):
+                parameter.mul_(3)
+            heard = 3 * torch.randn(3, 20, 96, generator=torch.Generator().manual_seed(0))
+            lengths = torch.tensor([20, 0, 13])
+            together = transducer_greedy(model, heard, lengths)
+            for row, length in enumerate(lengths.tolist()):
+                alone = transducer_greedy(
+                    model, heard[row : row + 1, : max(length, 1)], lengths[row : row + 1]
+                )[0]
+                assert [(a.index, a.start, a.stop) for a in alone] == [
+                    (a.index, a.start, a.stop) for a in together[row]
+                ]
+        assert together[0] and together[1] == []
+        for place in range(20):  # no more labels at a place than allowed
+            assert sum(label.start == place for label in together[0]) <= model.config.max_symbols
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return build(resolve("tokenizer", "letters"))
+
+
+def test_words_are_cut_at_blanks_and_keep_their_times(letters):
+    ids = letters.encode(["one  two"], special=False)[0]
+    labels = [Label(index, 2 * i, 2 * i + 1, 0.5) for i, index in enumerate(ids)]
+    words = words_of(labels, letters, 0.04, offset=10.0)
+    assert [word.text for word in words] == ["one", "two"]
+    assert (words[0].start, words[0].stop) == (10.0, 10.2)
+    assert (words[1].start, words[1].stop) == (10.4, 10.6)
+    assert words[0].probability == pytest.approx(0.5)
+    assert words_of([], letters, 0.04) == []

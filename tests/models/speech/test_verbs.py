@@ -1,0 +1,204 @@
+"""Transcribing and aligning raw sound with the model that ships, hard inputs among it."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.data.speech.utterances import shipped
+from zoo.errors import ConfigError, DataError
+from zoo.models.shipped import ASSETS
+from zoo.models.speech.transcript import Word, segments_of
+
+pytest.importorskip("soundfile", reason="shipped speech is FLAC (extra audio)")
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zoo.load("conformer-ctc-digits")
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    return shipped("digits")
+
+
+def sound(one):
+    return one.wave, one.rate
+
+
+def test_shipped_weights_reach_what_is_written_beside_them(model, spoken):
+    from zoo.training.speech.common import edits
+
+    measured = json.loads((ASSETS / "conformer-ctc-digits" / "measured.json").read_text())
+    found = model.transcribe([sound(one) for one in spoken])
+    wrong = sum(edits(s.text.split(), t.text.split()) for s, t in zip(spoken, found))
+    words = sum(len(one.text.split()) for one in spoken)
+    assert f"{wrong} of {words} words" in measured["shipped_speech"]["value"]
+    late = [
+        abs(word.start - start)
+        for one, answer in zip(spoken, found)
+        if one.text == answer.text
+        for word, (_, start, _) in zip(answer.words, one.words)
+    ]
+    assert np.mean(late) <= 0.06
+
+
+def test_the_answer_does_not_depend_on_the_batch(model, spoken):
+    sounds = [sound(one) for one in spoken[:9]]
+    alone = [model.transcribe(one) for one in sounds]
+    for size in (2, 9):
+        found = model.transcribe(sounds, batch_size=size)
+        assert [t.text for t in found] == [t.text for t in alone]
+        for a, b in zip(found, alone):
+            assert [w.start for w in a.words] == [w.start for w in b.words]
+
+
+def test_a_beam_is_no_worse(model, spoken):
+    one = spoken[4]
+    found = model.transcribe(sound(one), beam=8)
+    assert found.text == one.text and len(found.words) == len(one.text.split())
+
+
+def test_paths_bytes_and_rates(model, spoken, tmp_path):
+    import soundfile
+
+    one = spoken[3]
+    path = tmp_path / "digits.wav"
+    soundfile.write(path, one.wave, one.rate)
+    expected = model.transcribe(sound(one))
+    assert model.transcribe(path) == model.transcribe(str(path)) == expected
+    assert model.transcribe(path.read_bytes()).text == expected.text
+    assert model.transcribe(io.BytesIO(path.read_bytes())).text == expected.text
+    eight = np.repeat(one.wave[None], 8, axis=0)  # channels
+    assert model.transcribe((eight, one.rate)).text == expected.text
+    from torchaudio.functional import resample
+
+    other = resample(torch.from_numpy(one.wave / 32768.0).float(), RATE, 44100)
+    assert model.transcribe((other, 44100)).text == expected.text
+    assert model.transcribe([path])[0] == expected and model.transcribe([]) == []
+
+
+def test_alignment_says_when(model, spoken):
+    one = spoken[3]
+    words = model.align(sound(one), one.text.upper())
+    assert [word.text for word in words] == one.text.split()
+    for word, (_, start, _) in zip(words, one.words):
+        assert abs(word.start - start) <= 0.12
+    wrong = model.align(sound(one), " ".join(["nine"] * len(words)))
+    assert np.mean([w.probability for w in wrong]) < np.mean([w.probability for w in words])
+
+
+def test_long_sound_is_read_in_pieces(model, spoken):
+    waves = [one.wave for one in spoken[:12]]
+    silence = np.zeros(4000, np.int16)
+    whole = np.concatenate([part for wave in waves for part in (wave, silence)])
+    assert len(whole) / RATE > 15
+    said = " ".join(one.text for one in spoken[:12])
+    at_once = _errors(said, model.transcribe((whole, RATE), window=None).text)
+    for window in (6.0, 7.3):
+        found = model.transcribe((whole, RATE), window=window)
+        starts = [word.start for word in found.words]
+        assert starts == sorted(starts) and found.seconds == len(whole) / RATE
+        assert _errors(said, found.text) <= at_once + 1, window
+
+
+def _errors(said, heard):
+    from zoo.training.speech.common import edits
+
+    return edits(said.split(), heard.split())
+
+
+def test_an_hour_needs_no_more_memory_than_minutes(model, monkeypatch):
+    """Pieces reach the encoder one after another, each no longer than a window and its context."""
+    seen = []
+
+    def encoded(sounds):
+        seen.append([len(samples) for samples in sounds])
+        return [torch.zeros(len(samples) // 640, 29) for samples in sounds]
+
+    def blocks(sound, rate, seconds):
+        for _ in range(round(3600 / seconds)):
+            yield torch.zeros(round(seconds * rate))
+
+    monkeypatch.setattr(model, "_encoded", encoded)
+    monkeypatch.setattr(model, "_labels", lambda *_: [])
+    monkeypatch.setattr("zoo.models.speech.verbs.audio_blocks", blocks)
+    found = model.transcribe("hour.wav", batch_size=4)
+    assert found.seconds == 3600 and found.text == ""
+    assert max(len(sizes) for sizes in seen) <= 4
+    assert max(size for sizes in seen for size in sizes) <= 130 * RATE
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.1])
+def test_short_clips_are_defined(model, seconds):
+    found = model.transcribe((np.zeros(int(RATE * seconds), np.float32), RATE))
+    assert found.text == "" and found.words == []
+
+
+def test_silence_and_noise_are_defined(model):
+    assert model.transcribe((np.zeros(RATE * 3, np.float32), RATE)).text == ""
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE * 2).astype(np.float32)
+    assert isinstance(model.transcribe((noise, RATE)).text, str)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.zeros(0, np.float32), "holds no samples"),
+        (np.full(RATE, np.nan, np.float32), "NaN"),
+        ("/no/such/file.wav", "no such file"),
+        (b"RIFF....WAVEfmt ", "cannot be read"),
+        (7, "A sound is a path"),
+    ],
+)
+def test_what_is_no_sound_gets_one_sentence(model, given, words):
+    with pytest.raises(DataError, match=words) as caught:
+        model.transcribe((given, RATE) if isinstance(given, np.ndarray) else given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_file_is_named(model, spoken, tmp_path):
+    import soundfile
+
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, spoken[3].wave, RATE)
+    path.write_bytes(path.read_bytes()[:-9000])
+    with pytest.raises(DataError, match=r"cut.wav is damaged"):
+        model.transcribe(path)
+
+
+def test_what_the_model_cannot_do_is_named(model, spoken):
+    with pytest.raises(DataError, match="cannot spell '4é'"):
+        model.align(sound(spoken[0]), "4é")
+    with pytest.raises(DataError, match="no text"):
+        model.align(sound(spoken[0]), "  ")
+    with pytest.raises(DataError, match="too short"):
+        model.align((np.zeros(RATE // 4), RATE), "seven eight nine")
+    with pytest.raises(ConfigError, match="at least 1"):
+        model.transcribe(sound(spoken[0]), beam=0)
+    with pytest.raises(ConfigError, match="give a beam"):
+        model.transcribe(sound(spoken[0]), score=lambda prefix, label: 0.0)
+    transducer = zoo.create("conformer-transducer-digits", "backbone.depth=1", seed=0)
+    with pytest.raises(ConfigError, match="searched greedily"):
+        transducer.transcribe(sound(spoken[0]), beam=2)
+    assert len(transducer.align(sound(spoken[0]), "three")) == 1
+
+
+def test_segments_part_at_pauses():
+    words = [Word("a", 0.0, 0.5, 1.0), Word("b", 0.6, 1.0, 1.0), Word("c", 2.5, 3.0, 1.0)]
+    found = segments_of(words)
+    assert [segment.text for segment in found] == ["a b", "c"]
+    assert (found[0].start, found[0].stop) == (0.0, 1.0)
+
+
+def test_the_tokenizer_travels_with_the_weights(model, tmp_path):
+    zoo.save(model, tmp_path)
+    back = zoo.load(f"dir:{tmp_path}")
+    assert back.tokenizer.encode("seven") == model.tokenizer.encode("seven")
+    assert Path(tmp_path / "tokenizer.json").is_file()

@@ -1,0 +1,1 @@
+"""Speech recognisers that read a whole utterance: an encoder with a CTC head or a transducer."""

@@ -1,0 +1,241 @@
+"""What a loaded speech model does with raw sound: transcribe, align."""
+
+# n tokens of sound, d width, v labels
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError, DataError
+from zoo.models.speech.align import ctc_align, transducer_align, words_of
+from zoo.models.speech.decoding import Label, Scorer, ctc_beam, ctc_greedy, transducer_greedy
+from zoo.models.speech.transcript import Transcript, Word, segments_of
+from zoo.models.text.verbs import ReadsText
+from zoo.tokenizers.audio import as_list, audio_blocks
+
+__all__ = ["CTCVerbs", "TransducerVerbs"]
+
+WINDOW = 120.0  # seconds of sound that are encoded at once; longer sounds go piece by piece
+SILENCE = 1e-4  # of full scale (-80 dB): sound that is never louder says nothing
+CONTEXT = 5.0  # seconds before and after a piece that are encoded with it and then left out
+
+
+@dataclass
+class _Piece:
+    """A stretch of a sound, and which of its tokens count."""
+
+    sound: int
+    samples: Tensor
+    before: int  # tokens of context at its start
+    count: int | None  # tokens that count; None: all that follow
+
+
+class SpeechVerbs(ReadsText):
+    """Mixed into speech models. Every verb takes one raw sound (path, bytes, array, (array, rate))
+    or a list of them and answers in kind.
+
+    Raises: DataError for what is no sound, ConfigError for what the model cannot do.
+    """
+
+    @torch.inference_mode()
+    def transcribe(
+        self,
+        sounds: Any,
+        *,
+        batch_size: int = 8,
+        beam: int = 1,
+        score: Scorer | None = None,
+        window: float | None = WINDOW,
+    ) -> Any:
+        """Returns a Transcript with word times, or a list of them.
+
+        Args:
+            batch_size: stretches that are encoded at once; the answer does not depend on it.
+            beam: 1 is greedy; more search that many prefixes (CTC models).
+            score: with a beam, what a language model thinks of a label after the labels so far.
+            window: seconds that are encoded at once; memory is bounded by it. Longer sounds are
+                encoded in such pieces with 5 s more at both sides. None encodes all at once.
+        """
+        if batch_size < 1 or beam < 1 or (window is not None and window <= 0):
+            raise ConfigError("batch_size and beam must be at least 1, window more than 0 seconds.")
+        if beam == 1 and score is not None:
+            raise ConfigError("score: a greedy search asks no language model; give a beam.")
+        given, several = as_list(sounds)
+        tokenizer, rate = self.tokenizer, self.sound.rate
+        step = self.config.sound.seconds_per_token
+        found = []
+        with self._evaluating():
+            for scores, samples, peak in self._scored(given, batch_size, window):
+                labels = self._labels(scores, beam, score) if peak > SILENCE else []
+                words = words_of(labels, tokenizer, step)
+                text = " ".join(word.text for word in words)
+                found.append(Transcript(text, samples / rate, segments_of(words)))
+        return found if several else found[0]
+
+    @torch.inference_mode()
+    def align(self, sound: Any, text: str, *, window: float | None = WINDOW) -> list[Word]:
+        """Returns when each word of a known text was said in one sound.
+
+        Raises: DataError for a text that the model cannot spell or that is too long for the sound.
+        """
+        labels = self._spelt(text)
+        with self._evaluating():
+            scores, *_ = next(self._scored([sound], 8, window))
+            found = self._align(scores, labels)
+        return words_of(found, self.tokenizer, self.config.sound.seconds_per_token)
+
+    def _spelt(self, text: str) -> list[int]:
+        """Returns the labels of a text; in lower case where the model knows no capitals."""
+        if not isinstance(text, str) or not text.strip():
+            raise DataError("There is no text to align.")
+        wanted = " ".join(text.split())
+        unknown = ""
+        for spelling in (wanted, wanted.lower(), wanted.upper()):
+            labels = self.tokenizer.encode([spelling], special=False)[0]
+            back = self.tokenizer.decode(labels).strip()
+            if back == spelling and self.tokenizer.unk_id not in labels:
+                return labels
+            unknown = unknown or "".join(sorted(set(spelling.lower()) - set(back.lower())))
+        raise DataError(
+            f"The model cannot spell {unknown or wanted[:40]!r}; write the text as it is spoken."
+        )
+
+    # -- sound to scores ---------------------------------------------------------------------------
+
+    def _scored(
+        self, sounds: list[Any], batch_size: int, window: float | None
+    ) -> Iterator[tuple[Tensor, int, float]]:
+        """Yields (what decoding reads of a sound (n …), its number of samples, the loudest of
+        them), sound by sound."""
+        waiting: list[_Piece] = []
+        scores: dict[int, list[Tensor]] = {}
+        sizes, peaks = [0] * len(sounds), [0.0] * len(sounds)
+        done = 0
+
+        def run() -> None:
+            for piece, score in zip(waiting, self._encoded([p.samples for p in waiting])):
+                stop = None if piece.count is None else piece.before + piece.count
+                scores.setdefault(piece.sound, []).append(score[piece.before : stop])
+            waiting.clear()
+
+        for index, sound in enumerate(sounds):
+            for piece, samples in self._pieces(index, sound, window):
+                sizes[index] += samples
+                peaks[index] = max(peaks[index], float(piece.samples.abs().max()))
+                waiting.append(piece)
+                if len(waiting) == batch_size:
+                    run()
+                    while done < index:  # sounds before this one are complete
+                        yield torch.cat(scores.pop(done)), sizes[done], peaks[done]
+                        done += 1
+        run()
+        while done < len(sounds):
+            yield torch.cat(scores.pop(done)), sizes[done], peaks[done]
+            done += 1
+
+    def _pieces(self, index: int, sound: Any, window: float | None) -> Iterator[tuple[_Piece, int]]:
+        """Yields (piece, samples that it adds) of one sound, reading it as it goes."""
+        rate = self.sound.rate
+        period = round(self.config.sound.seconds_per_token * rate)  # samples of a token
+        if window is None:
+            samples = torch.cat(list(audio_blocks(sound, rate)))
+            yield _Piece(index, samples, 0, None), len(samples)
+            return
+        count = max(1, round(window * rate / period))  # tokens of a piece
+        around = round(CONTEXT * rate / period)
+        blocks = audio_blocks(sound, rate, count * period / rate)
+        before = torch.zeros(0)
+        block = next(blocks)
+        while block is not None:
+            following = next(blocks, None)
+            after = torch.zeros(0) if following is None else following[: around * period]
+            if following is not None and len(following) <= around * period:
+                block, after, following = torch.cat([block, following]), torch.zeros(0), None
+            last = following is None
+            piece = _Piece(
+                index,
+                torch.cat([before, block, after]),
+                len(before) // period,
+                None if last else len(block) // period,
+            )
+            yield piece, len(block)
+            before = block[-around * period :]
+            block = following
+
+    def _encoded(self, sounds: list[Tensor]) -> Iterator[Tensor]:
+        """Yields what decoding reads of each stretch of samples."""
+        if not sounds:
+            return
+        parameter = next(self.parameters())  # type: ignore[attr-defined]
+        rows = [self.sound.features(samples.to(parameter.device)) for samples in sounds]
+        lengths = torch.tensor([len(row) for row in rows], device=parameter.device)
+        features = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        hidden, lengths = self.encode(features.to(parameter.dtype), lengths)
+        for row, length in zip(self._scores(hidden), lengths.tolist(), strict=True):
+            yield row[:length]
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
+        raise NotImplementedError
+
+    def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
+        raise NotImplementedError
+
+    def _evaluating(self) -> Any:
+        from contextlib import contextmanager
+
+        @contextmanager
+        def block() -> Iterator[None]:
+            was_training = self.training  # type: ignore[attr-defined]
+            self.eval()  # type: ignore[attr-defined]
+            try:
+                yield
+            finally:
+                self.train(was_training)  # type: ignore[attr-defined]
+
+        return block()
+
+
+class CTCVerbs(SpeechVerbs):
+    """Decoding reads log-probabilities (n v)."""
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden).float().log_softmax(-1)
+
+    def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
+        blank = self.config.blank
+        if beam == 1:
+            return ctc_greedy(scores, blank)
+        labels, _ = ctc_beam(scores, blank, beam, score)
+        return ctc_align(scores, labels, blank)
+
+    def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
+        return ctc_align(scores, labels, self.config.blank)
+
+
+class TransducerVerbs(SpeechVerbs):
+    """Decoding reads what the joint hears (n p)."""
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self.project(hidden)
+
+    def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
+        if beam > 1:
+            raise ConfigError("beam: transducers are searched greedily; leave it at 1.")
+        lengths = torch.tensor([len(scores)], device=scores.device)
+        return transducer_greedy(self, scores[None], lengths)[0]
+
+    def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
+        if self.config.durations:
+            raise ConfigError("align: this transducer has durations; align with an RNN-T or CTC.")
+        said = torch.tensor([[self.config.blank, *labels]], device=scores.device)
+        predicted, _ = self.prediction(said)
+        logits = self.joint(scores[:, None], predicted)  # n u+1 v
+        return transducer_align(logits.float().log_softmax(-1), labels, self.config.blank)

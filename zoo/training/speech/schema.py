@@ -1,0 +1,26 @@
+"""Schemas of the speech objectives. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.registry import kind, setting
+from zoo.training.schema import ObjectiveConfig
+
+
+@kind("objective", "ctc", builds="zoo.training.speech.ctc:CTCObjective")
+@dataclass(kw_only=True)
+class CTCObjectiveConfig(ObjectiveConfig):
+    """Connectionist temporal classification (Graves et al. 2006); measures word and character
+    error rates of greedy decoding."""
+
+
+@kind("objective", "transducer", builds="zoo.training.speech.transducer:TransducerObjective")
+@dataclass(kw_only=True)
+class TransducerObjectiveConfig(ObjectiveConfig):
+    """The transducer's loss over all alignments (Graves 2012, arXiv 1211.3711); measures word and
+    character error rates of greedy decoding."""
+
+    ctc: float = setting(
+        0.0, "share of a CTC loss on the model's second head (model.ctc=true)", low=0.0, high=0.9
+    )
