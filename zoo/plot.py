@@ -9,6 +9,7 @@ zoo.plot.save(picture, "cat-attention.png")
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from zoo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["attention", "heat", "matrix", "save", "seen", "sheet"]
+__all__ = ["attention", "heat", "matrix", "save", "seen", "sheet", "speech"]
 
 # The colours of matplotlib's inferno at eighths: equal steps look equally large, in grey and to the
 # colour-blind too.
@@ -143,6 +144,45 @@ def sheet(
         if index < len(captions):
             place = (x + size // 2, y + size + line // 2)
             draw.text(place, captions[index], _INK, font, anchor="mm")
+    return page
+
+
+def speech(
+    wave: Any, rate: int, features: Any, words: Sequence[Any] = (), width: int = 1040
+) -> Image:
+    """Returns a waveform (n) over its features (t m, low ones at the bottom) and its words, each
+    with `text`, `start` and `stop` in seconds, where they were heard.
+
+    Raises: DataError for a sound without samples.
+    """
+    from PIL import Image, ImageDraw
+
+    samples = np.asarray(wave, dtype=np.float64)
+    if samples.ndim != 1 or not len(samples):
+        raise DataError(f"speech takes one row of samples, got the shape {samples.shape}.")
+    seconds, gap = len(samples) / rate, 12
+    high, low, line = 90, 150, 30  # pixels of the waveform, the features, the words
+    page = Image.new("RGB", (width, high + low + 2 * line + 2 * gap), _PAPER)
+    draw, font = ImageDraw.Draw(page), _font(15)
+    edges = np.linspace(0, len(samples), width + 1).astype(int)
+    loudest = max(float(np.abs(samples).max()), 1e-9)
+    for x, (first, last) in enumerate(pairwise(edges)):
+        part = samples[first : max(last, first + 1)] / loudest
+        top, bottom = (high / 2 * (1 - part.max()), high / 2 * (1 - part.min()))
+        draw.line((x, top, x, max(bottom, top + 1)), (26, 95, 180))
+    top = high + gap
+    page.paste(heat(np.asarray(features).T[::-1], (width, low), smooth=True), (0, top))
+    foot = top + low + gap
+    for word in words:
+        left, right = (round(t / seconds * width) for t in (word.start, word.stop))
+        draw.rectangle((left, foot, max(right - 2, left + 2), foot + line - 6), (214, 228, 246))
+        draw.line((left, 0, left, foot + line - 6), (200, 40, 40))
+        place = (left + 4, foot + (line - 6) // 2)
+        draw.text(place, word.text, _INK, font, anchor="lm")
+    step = 0.5 if seconds <= 6 else 5.0 if seconds <= 60 else 60.0
+    for tick in np.arange(0, seconds, step):
+        x = round(tick / seconds * width)
+        draw.text((x + 2, page.height - 12), f"{tick:g} s", _FAINT, _font(12), anchor="lm")
     return page
 
 

@@ -98,7 +98,7 @@ def test_shipped_speech_is_what_the_synthesiser_says(spoken):
 @pytest.fixture(scope="module")
 def dataset(spoken):
     model = SimpleNamespace(
-        spectrogram=build(resolve("tokenizer", "filterbank"), width=8),
+        sound=build(resolve("tokenizer", "filterbank"), width=8),
         tokenizer=build(resolve("tokenizer", "letters")),
     )
     changes = SpecAugment(frequency_masks=2, time_masks=2, noise=0.1, tilt=0.2)
@@ -142,7 +142,7 @@ def test_masks_blank_out_no_more_than_they_may():
 def test_bad_questions_get_one_sentence():
     with pytest.raises(DataError, match="no spoken digits/dev"):
         speak("digits", "dev", 1)
-    with pytest.raises(DataError, match="spectrogram"):
+    with pytest.raises(DataError, match="a model that hears"):
         from zoo.data.speech.spoken import SpokenSentences
 
         SpokenSentences([], object(), SpecAugment())
