@@ -54,8 +54,8 @@ class SpeechConfig(SpeechEncoderConfig):
 @kind("model", "ctc", builds="zoo.models.speech.ctc:CTC")
 @dataclass(kw_only=True)
 class CTCConfig(SpeechConfig):
-    """An encoder and a linear head: a label or a blank for every token of sound (Graves et al.
-    2006)."""
+    """Speech recognisers with CTC: an encoder and a linear head, a label or a blank for every token
+    of sound (Graves et al. 2006)."""
 
 
 @dataclass(kw_only=True)
@@ -70,8 +70,9 @@ class PredictionConfig:
 @kind("model", "transducer", builds="zoo.models.speech.transducer:Transducer")
 @dataclass(kw_only=True)
 class TransducerConfig(SpeechConfig):
-    """An encoder, a network over the labels so far and their joint (Graves 2012, arXiv 1211.3711);
-    with `durations` a token-and-duration transducer (Xu et al. 2023, arXiv 2304.06795)."""
+    """Transducers: an encoder, a network over the labels so far and their joint (Graves 2012, arXiv
+    1211.3711); with `durations` they are token-and-duration ones (Xu et al. 2023, arXiv
+    2304.06795)."""
 
     prediction: PredictionConfig = section(PredictionConfig, doc="the labels so far")
     durations: list[int] = setting(
