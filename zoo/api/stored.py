@@ -70,7 +70,7 @@ def find_stored(
     typed = config_with(overrides, keys or {})
     if parsed.scheme:
         path = folder = _folder_of(parsed)
-        format_name = _format_of(folder)
+        format_name = _format_of(folder, allow_pickle)
     else:
         path, format_name = weights_of_tag(parsed, typed)
         folder = path if path.is_dir() else path.parent
@@ -130,9 +130,7 @@ def foreign_config(
 
     folder = _folder_of(parsed)
     file = folder / "config.json"
-    if not file.is_file():
-        raise UnknownName(f"{folder} holds no config.json, so nothing says what model it is.")
-    content = read_hub_config(file, foreign=True)
+    content = _public_config(folder, allow_pickle)
     if "zoo" in content:
         from zoo.models.base import read_config
 
@@ -171,11 +169,26 @@ def _folder_of(parsed: Name) -> Path:
     )
 
 
-def _format_of(folder: Path) -> str:
+def _public_config(folder: Path, allow_pickle: bool) -> dict[str, Any]:
+    """Returns the config that lies in a folder, or that its only checkpoint holds within itself."""
     from zoo.hub.config import read_hub_config
+
+    file = folder / "config.json"
+    if file.is_file():
+        return read_hub_config(file, foreign=True)
+    pickles = [path for path in folder.iterdir() if path.suffix in (".pt", ".pth", ".ckpt")]
+    if len(pickles) == 1 and allow_pickle:
+        from zoo.weights.pickles import read_settings
+
+        return read_settings(pickles[0])
+    hint = f" {pickles[0].name} may, with allow_pickle=True." if len(pickles) == 1 else ""
+    raise UnknownName(f"{folder} holds no config.json, so nothing says what model it is.{hint}")
+
+
+def _format_of(folder: Path, allow_pickle: bool) -> str:
     from zoo.weights.formats import format_for
 
-    content = read_hub_config(folder / "config.json", foreign=True)
+    content = _public_config(folder, allow_pickle)
     return "zoo" if "zoo" in content else format_for(content).name
 
 

@@ -22,21 +22,47 @@ class Hypotheses:
     """The finished hypotheses of one prompt."""
 
     def __init__(self, options: DecodingOptions) -> None:
-        self.power = options.length_penalty
+        self.options = options
         self.wanted = max(round(options.beams * options.patience), options.results)
-        self.found: list[tuple[float, list[int], float]] = []
+        self.found: list[tuple[float, list[int], float]] = []  # score over length, tokens, score
 
-    def add(self, tokens: list[int], score: float) -> None:
-        """Keeps a finished hypothesis; its score is the sum over length^penalty."""
-        self.found.append((score / max(len(tokens), 1) ** self.power, tokens, score))
-        self.found.sort(key=lambda hypothesis: -hypothesis[0])
-        del self.found[self.wanted :]
+    def add(self, tokens: list[int], score: float, ended: bool) -> None:
+        """Keeps a hypothesis with its sum of log-probabilities, `ended` by an end token or not."""
+        first = self.options.stopping == "first"
+        if ended and first and len(self.found) >= self.wanted:
+            return  # who came first stays
+        length = len(tokens) - int(ended and not self.options.length_counts_end)
+        self.found.append((score / self._norm(length), tokens, score))
+        if not first:
+            self.found.sort(key=lambda hypothesis: -hypothesis[0])
+            del self.found[self.wanted :]
+
+    def add_open(self, beams: list[tuple[list[int], float]]) -> None:
+        """Keeps hypotheses (best first) that have not ended; where the first to end are wanted,
+        only as many as beams lack."""
+        for tokens, score in beams:
+            if self.options.stopping == "first" and len(self.found) >= self.options.beams:
+                break
+            self.add(tokens, score, False)
 
     def complete(self, best_open: float, length: int) -> bool:
-        """Returns whether no open beam can still displace a finished hypothesis."""
+        """Returns whether the search is over: enough are found, and (unless the first are wanted)
+        no open beam can still displace one."""
         if len(self.found) < self.wanted:
             return False
-        return self.found[-1][0] >= best_open / max(length, 1) ** self.power
+        if self.options.stopping == "first":
+            return True
+        return self.found[-1][0] >= best_open / self._norm(length)
+
+    def best(self) -> list[tuple[float, list[int], float]]:
+        """Returns the wanted results, best first."""
+        ranked = sorted(self.found, key=lambda hypothesis: -hypothesis[0])
+        return ranked[: self.options.results]
+
+    def _norm(self, length: int) -> float:
+        length = max(length, 1)
+        base = length if self.options.length_norm == "power" else (5 + length) / 6
+        return base**self.options.length_penalty
 
 
 def beam_search(
@@ -70,26 +96,34 @@ def beam_search(
         tokens = torch.cat([tokens[rows], chosen[:, None]], dim=1)
         totals = sums
         for prompt_index in range(b):
-            best = float(totals[prompt_index].max())
-            done[prompt_index] |= finished[prompt_index].complete(best, index + 1)
+            if not done[prompt_index]:
+                best = float(totals[prompt_index].max())
+                done[prompt_index] = finished[prompt_index].complete(best, index + 1)
+                if done[prompt_index] or index + 1 == options.max_new_tokens:
+                    _leave_open(finished[prompt_index], totals, tokens, start, prompt_index)
         if all(done):
             break
-    for prompt_index in range(b):
-        if not done[prompt_index]:
-            for beam in range(k):
-                row = prompt_index * k + beam
-                if totals[prompt_index, beam] > NEVER:
-                    finished[prompt_index].add(
-                        tokens[row, start:].tolist(), float(totals[prompt_index, beam])
-                    )
+    found = [hypotheses.best() for hypotheses in finished]
     return [
         Decoded(
-            [found for _, found, _ in hypotheses.found[: options.results]],
-            [score for _, _, score in hypotheses.found[: options.results]],
-            [bool(f) and f[-1] in end for _, f, _ in hypotheses.found[: options.results]],
+            [tokens for _, tokens, _ in ranked],
+            [score for _, _, score in ranked],
+            [bool(tokens) and tokens[-1] in end for _, tokens, _ in ranked],
         )
-        for hypotheses in finished
+        for ranked in found
     ]
+
+
+def _leave_open(
+    finished: Hypotheses, totals: Tensor, tokens: Tensor, start: int, prompt: int
+) -> None:
+    """Hands the open beams of a prompt whose search is over to its hypotheses."""
+    if finished.options.stopping == "best" and len(finished.found) >= finished.wanted:
+        return  # none of them could displace one
+    k = totals.shape[1]
+    sums = totals[prompt].tolist()
+    order = sorted((beam for beam in range(k) if sums[beam] > NEVER), key=lambda beam: -sums[beam])
+    finished.add_open([(tokens[prompt * k + beam, start:].tolist(), sums[beam]) for beam in order])
 
 
 def _advance(
@@ -129,8 +163,9 @@ def _advance(
                 beam, token = group * size + place // v, place % v
                 source = prompt * k + beam
                 if token in end:
-                    if rank < size and not done[prompt] and value > NEVER:
-                        finished[prompt].add([*tokens[source, start:].tolist(), token], value)
+                    counts = rank < size or options.stopping == "first"
+                    if counts and not done[prompt] and value > NEVER:
+                        finished[prompt].add([*tokens[source, start:].tolist(), token], value, True)
                     continue
                 slot = group * size + beams
                 rows[prompt, slot], chosen[prompt, slot] = source, token

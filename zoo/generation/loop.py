@@ -38,8 +38,12 @@ def stream(
     end: Sequence[int] = (),
     callbacks: Sequence[LogitsCallback] = (),
     known: Tensor | None = None,  # b m, new tokens that are given; -1 where they are not
+    logs: list[Tensor] | None = None,
 ) -> Iterator[Tensor]:
     """Yields the next token of every sequence (b), step by step, until the caller stops asking.
+
+    Where `logs` is given, the log-probability of every token that is yielded (b) goes there: the
+    model's own, after penalties and callbacks and before temperature and filters.
 
     The loop never looks at a token itself, so nothing waits for a device; who consumes the stream
     decides when it is over.
@@ -58,6 +62,8 @@ def stream(
         chosen = choose(scores, options, generator)
         if known is not None and index < known.shape[1]:
             chosen = torch.where(known[:, index] >= 0, known[:, index], chosen)
+        if logs is not None:
+            logs.append(scores.float().log_softmax(-1).gather(-1, chosen[:, None])[:, 0])
         yield chosen
         new = chosen[:, None]
         if keep:
@@ -72,28 +78,36 @@ def decode(
     callbacks: Sequence[LogitsCallback] = (),
     stopped: Callable[[int, list[int]], bool] | None = None,
     check_every: int = 1,
+    scored: bool = False,
 ) -> Decoded:
     """Runs a batch to its end; each sequence ends at an end token, where `stopped(row, tokens)`
-    says
-    so, or at the limit. `check_every` steps the tokens are looked at (8 or more on a GPU)."""
+    says so, or at the limit. `check_every` steps the tokens are looked at (8 or more on a GPU).
+    `scored` sums the log-probabilities that `stream` gives."""
     b = prompt.shape[0]
     found: list[list[int]] = [[] for _ in range(b)]
     over = [False] * b
+    sums = [0.0] * b
     waiting: list[Tensor] = []
+    logs: list[Tensor] | None = [] if scored else None
 
     def take_in() -> None:
-        for column in torch.stack(waiting).tolist() if waiting else []:
+        values = torch.stack(logs).tolist() if logs else []
+        for step, column in enumerate(torch.stack(waiting).tolist() if waiting else []):
             for row, token in enumerate(column):
                 if not over[row]:
                     found[row].append(token)
+                    if values:
+                        sums[row] += values[step][row]
                     over[row] = token in end or bool(stopped and stopped(row, found[row]))
         waiting.clear()
+        if logs is not None:
+            logs.clear()
 
-    for chosen in stream(steps, prompt, options, end, callbacks):
+    for chosen in stream(steps, prompt, options, end, callbacks, logs):
         waiting.append(chosen)
         if len(waiting) >= check_every:
             take_in()
             if all(over):
                 break
     take_in()
-    return Decoded(found, finished=over)
+    return Decoded(found, sums if scored else [], over)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from zoo.errors import ConfigError
 from zoo.registry import setting
@@ -38,7 +38,18 @@ class DecodingOptions:
     # beams
     beams: int = setting(1, "hypotheses kept; 1 is no beam search", low=1)
     length_penalty: float = setting(1.0, "scores are divided by length to this power", low=0.0)
+    length_norm: Literal["power", "gnmt"] = setting(
+        "power",
+        "what they are divided by: length ^ penalty, or ((5 + length) / 6) ^ penalty "
+        "(Wu et al. 2016, arXiv 1609.08144)",
+    )
+    length_counts_end: bool = setting(True, "whether the end token counts in that length")
     patience: float = setting(1.0, "finished hypotheses waited for, over beams", above=0.0)
+    stopping: Literal["best", "first"] = setting(
+        "best",
+        "best: when no open beam can do better than those (transformers); first: when there are so "
+        "many, and those are kept (fairseq, Whisper; Kasai et al. 2022, arXiv 2204.05424)",
+    )
     results: int = setting(1, "hypotheses returned per prompt (n-best), or samples drawn", low=1)
     diversity: float = setting(0.0, "penalty on tokens that earlier beam groups chose", low=0.0)
     groups: int = setting(1, "groups of beams that diversity keeps apart", low=1)

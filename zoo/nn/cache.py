@@ -73,12 +73,27 @@ class _Memories:
 
     def __init__(self) -> None:
         self.memories: dict[int, tuple[Tensor, Tensor]] = {}
+        self.owners: Tensor | None = None  # whose memory each row has, once rows were selected
 
     def memory(self, layer: int) -> tuple[Tensor, Tensor] | None:
         return self.memories.get(layer)
 
     def keep_memory(self, layer: int, k: Tensor, v: Tensor) -> None:
         self.memories[layer] = (k, v)
+
+    def select_memories(self, rows: Tensor) -> None:
+        """Moves the memories along with their rows; beams that change places share one, which is
+        far longer than what they have written, so that nothing is copied then."""
+        if not self.memories:
+            return
+        if self.owners is None:
+            k, _ = next(iter(self.memories.values()))
+            self.owners = torch.arange(k.shape[0], device=rows.device)
+        owners = self.owners.index_select(0, rows)
+        if not torch.equal(owners, self.owners):
+            for layer, (k, v) in self.memories.items():
+                self.memories[layer] = (k.index_select(0, rows), v.index_select(0, rows))
+        self.owners = owners
 
 
 class DynamicCache(_Memories):
@@ -134,9 +149,9 @@ class DynamicCache(_Memories):
             self.filled[layer] = min(filled, length)
 
     def select(self, rows: Tensor) -> None:
-        for kept in (self.buffers, self.memories):
-            for layer, (k, v) in kept.items():
-                kept[layer] = (k.index_select(0, rows), v.index_select(0, rows))
+        for layer, (k, v) in self.buffers.items():
+            self.buffers[layer] = (k.index_select(0, rows), v.index_select(0, rows))
+        self.select_memories(rows)
 
     def fork(self) -> DynamicCache:
         other = copy(self)
@@ -145,7 +160,7 @@ class DynamicCache(_Memories):
         return other
 
     def free(self) -> None:
-        self.buffers, self.filled, self.memories = {}, {}, {}
+        self.buffers, self.filled, self.memories, self.owners = {}, {}, {}, None
 
 
 class StaticCache(DynamicCache):
@@ -239,16 +254,15 @@ class Int8Cache(_Memories):
     def select(self, rows: Tensor) -> None:
         self.numbers.select(rows)
         self.scales.select(rows)
-        for layer, (k, v) in self.memories.items():
-            self.memories[layer] = (k.index_select(0, rows), v.index_select(0, rows))
+        self.select_memories(rows)
 
     def fork(self) -> Int8Cache:
         other = Int8Cache()
         other.numbers, other.scales = self.numbers.fork(), self.scales.fork()
-        other.memories = dict(self.memories)
+        other.memories, other.owners = dict(self.memories), self.owners
         return other
 
     def free(self) -> None:
         self.numbers.free()
         self.scales.free()
-        self.memories = {}
+        self.memories, self.owners = {}, None

@@ -27,6 +27,8 @@ from zoo.errors import WeightsError
 from zoo.weights.lazy import LazyTensor, as_lazy, describe
 from zoo.weights.patterns import Hit, PatternTable, Spelling
 from zoo.weights.rules import (
+    Compute,
+    Computed,
     Drop,
     Dropped,
     Fill,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Add",
+    "Compute",
     "Drop",
     "Fill",
     "FromHeadGroups",
@@ -162,7 +165,8 @@ class WeightMap:
         """`source` under our names. Reads nothing; what does not fit is listed in the result.
 
         Raises:
-            WeightsError: two public names mean the same tensor, or two rows give the same of ours.
+            WeightsError: two public names mean the same tensor, two rows give the same of ours, or
+                a tensor that is computed here is another one in the file.
         """
         mapped = MappedWeights(self)
         groups: dict[Group, dict[int, str]] = {
@@ -175,6 +179,8 @@ class WeightMap:
                 continue
             row, position = hit.value
             rule = self.rules[row]
+            if isinstance(rule, Computed):
+                rule.check(name, as_lazy(source[name]))
             if isinstance(rule, Dropped):
                 mapped.ignored.setdefault(rule.name(position), []).append(name)
                 continue
@@ -257,6 +263,10 @@ class WeightMap:
                 if name in public:
                     raise WeightsError(f"Two tensors would become '{name}'; the map needs a fix.")
                 public[name] = tensor.contiguous()
+        first = next(iter(public.values()), None)
+        for rule in self.rules:
+            if isinstance(rule, Computed) and rule.make is not None and first is not None:
+                public[rule.name(0)] = rule.make().to(first.dtype)
         absent = self._without([group[0] for group in groups], "targets")
         _refuse(
             "The weights cannot be written in this format",

@@ -13,7 +13,7 @@ from zoo.errors import WeightsError
 from zoo.weights.lazy import MemoryTensor
 from zoo.weights.shard import broken
 
-__all__ = ["read_pickle"]
+__all__ = ["read_pickle", "read_settings"]
 
 
 def read_pickle(path: Path, inside: str | None = None) -> dict[str, MemoryTensor]:
@@ -25,9 +25,33 @@ def read_pickle(path: Path, inside: str | None = None) -> dict[str, MemoryTensor
     Raises:
         WeightsError: code in the file, damage, no state dict or more than one.
     """
+    found = _load(path)
+    return {name: MemoryTensor(tensor) for name, tensor in _state(path, found, inside).items()}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, as plain data: OpenAI's hold their model's
+    dimensions.
+
+    Raises: WeightsError as `read_pickle`.
+    """
+    found = _load(path)
+    plain = {key: value for key, value in found.items() if _is_plain(value)} if found else {}
+    return {key: value for key, value in plain.items() if isinstance(key, str)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _load(path: Path) -> Any:
     try:
         # Files from before torch 1.6 are no zip archive and cannot be mapped.
-        found = torch.load(
+        return torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except pickle.UnpicklingError as error:
@@ -37,7 +61,6 @@ def read_pickle(path: Path, inside: str | None = None) -> dict[str, MemoryTensor
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise broken(path, f"cannot be read ({_first_clue(error)})") from None
-    return {name: MemoryTensor(tensor) for name, tensor in _state(path, found, inside).items()}
 
 
 def _state(path: Path, found: Any, inside: str | None) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ on each side, `Fuse` several public ones, `Split` several of ours. A part can ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +19,19 @@ from zoo.weights.steps import Misfit, Shape, Step
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Drop", "Fill", "Fuse", "Link", "Optional", "Part", "Rename", "Rule", "Split", "Tie"]
+__all__ = [
+    "Compute",
+    "Drop",
+    "Fill",
+    "Fuse",
+    "Link",
+    "Optional",
+    "Part",
+    "Rename",
+    "Rule",
+    "Split",
+    "Tie",
+]
 
 
 @dataclass(frozen=True)
@@ -215,6 +227,29 @@ class Dropped(Rule):
     """Public names that mean nothing here (masks, position numbers) and are not written."""
 
 
+@dataclass(frozen=True)
+class Computed(Dropped):
+    """A public tensor that is computed here (a table of sines): held against the file's on loading,
+    written on export."""
+
+    make: Callable[[], torch.Tensor] | None = None
+    tolerance: float = 1e-2  # what storing it in bfloat16 may have changed
+
+    def check(self, name: str, lazy: LazyTensor) -> None:
+        """Raises WeightsError when the file's tensor is another one than would be used."""
+        import torch
+
+        assert self.make is not None
+        ours = self.make()
+        if tuple(lazy.shape) != tuple(ours.shape):
+            why = f"has the shape {describe(lazy.shape)}, not {describe(tuple(ours.shape))}"
+        elif torch.allclose(lazy.read().float(), ours, rtol=0, atol=self.tolerance):
+            return
+        else:
+            why = "holds other values than the formula that stands for it here"
+        raise WeightsError(f"'{name}' {why}.")
+
+
 def Rename(source: Written, target: Written, *steps: Step) -> Rule:
     """One public tensor is one of ours, after the steps; two prefixes rename all under them."""
     return Link((_part(source),), (_target(target),), steps=steps)
@@ -264,6 +299,11 @@ def Tie(sources: Sequence[str], targets: Sequence[str], *steps: Step, writes: in
 def Drop(*sources: str) -> Rule:
     """Public tensors that are left out: recomputed here (masks, frequencies) or unused."""
     return Dropped(tuple(Part(Pattern(source)) for source in sources), (), optional=True)
+
+
+def Compute(source: str, make: Callable[[], torch.Tensor]) -> Rule:
+    """A public tensor that `make` gives (float32), and that has no place among ours."""
+    return Computed((Part(Pattern(source)),), (), optional=True, make=make)
 
 
 def Optional(rule: Rule) -> Rule:

@@ -14,10 +14,43 @@ from zoo.nn.cache import Cache
 from zoo.nn.mask import Mask
 from zoo.registry import build
 
-__all__ = ["Seq2Seq"]
+__all__ = ["EncoderDecoder", "Seq2Seq"]
 
 
-class Seq2Seq(nn.Module, Seq2SeqVerbs):
+class EncoderDecoder(nn.Module):
+    """What every encoder-decoder that writes tokens has: `encoder`, `decoder`, `embedding` (and
+    `target_embedding` where the target's is another) and `head`, whatever it reads."""
+
+    def decode(
+        self,
+        target: Tensor,  # b n, the new tokens
+        memory: Tensor | None,  # b m d; may be None once a cache has kept its keys and values
+        source_mask: Tensor | Mask | None = None,
+        target_mask: Tensor | Mask | None = None,
+        *,
+        cache: Cache | None = None,
+        record: Record | None = None,
+        last: bool = False,
+    ) -> TextOutput:
+        """Returns scores of what follows each target token."""
+        embedding = getattr(self, "target_embedding", self.embedding)
+        source = as_mask(source_mask)
+        x = self.decoder(
+            embedding(target),
+            mask=as_mask(target_mask),
+            memory=memory,
+            memory_mask=source.padding if source is not None else None,
+            cache=cache,
+            record=record,
+        )
+        return TextOutput(self.head(x[:, -1:] if last else x, embedding), x)
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Returns what is sharded as a unit."""
+        return [*self.encoder.fsdp_units(), *self.decoder.fsdp_units()]
+
+
+class Seq2Seq(EncoderDecoder, Seq2SeqVerbs):
     """Source and target tokens in, scores of the target's next token out."""
 
     def __init__(self, config: Seq2SeqConfig) -> None:
@@ -49,31 +82,3 @@ class Seq2Seq(nn.Module, Seq2SeqVerbs):
     ) -> Tensor:
         """Returns the memory (b m d) that decoding reads; run it once per source."""
         return self.encoder(self.embedding(source), mask=as_mask(source_mask), record=record)
-
-    def decode(
-        self,
-        target: Tensor,  # b n, the new tokens
-        memory: Tensor | None,  # b m d; may be None once a cache has kept its keys and values
-        source_mask: Tensor | Mask | None = None,
-        target_mask: Tensor | Mask | None = None,
-        *,
-        cache: Cache | None = None,
-        record: Record | None = None,
-        last: bool = False,
-    ) -> TextOutput:
-        """Returns scores of what follows each target token."""
-        embedding = self.embedding if self.config.shared_embedding else self.target_embedding
-        source = as_mask(source_mask)
-        x = self.decoder(
-            embedding(target),
-            mask=as_mask(target_mask),
-            memory=memory,
-            memory_mask=source.padding if source is not None else None,
-            cache=cache,
-            record=record,
-        )
-        return TextOutput(self.head(x[:, -1:] if last else x, embedding), x)
-
-    def fsdp_units(self) -> list[nn.Module]:
-        """Returns what is sharded as a unit."""
-        return [*self.encoder.fsdp_units(), *self.decoder.fsdp_units()]

@@ -80,24 +80,27 @@ class Seq2SeqSteps:
     def __init__(
         self,
         model: Any,
-        source: Tensor,  # b m
+        source: Tensor | None,  # b m
         source_mask: Tensor | None = None,
         cache: Cache | None = None,
+        memory: Tensor | None = None,  # b m d, where the source has been read already
     ) -> None:
         self.model = model
         self.cache = cache if cache is not None else DynamicCache()
-        self.memory = model.encode(source, source_mask)
+        self.memory: Tensor | None = model.encode(source, source_mask) if memory is None else memory
         self.source_mask = source_mask
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         logits = self.model.decode(
             tokens, self.memory, self.source_mask, cache=self.cache, last=not every
         ).logits
+        self.memory = None  # the cache has its keys and values from the first step on
         return logits if every else logits[:, -1]
 
     def select(self, rows: Tensor) -> None:
         self.cache.select(rows)
-        self.memory = self.memory.index_select(0, rows)
+        if self.memory is not None:
+            self.memory = self.memory.index_select(0, rows)
         if self.source_mask is not None:
             self.source_mask = self.source_mask.index_select(0, rows)
 

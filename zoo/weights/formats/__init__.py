@@ -43,6 +43,8 @@ class Format:
         file: the name that the other library gives to weights in a folder.
         classes: entries of `architectures` that it reads whatever the model type: two libraries may
             call different layouts by one.
+        marker: a key that every config of it has and no other format's, for checkpoints that hold
+            their config within themselves and name no model type.
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
     """
@@ -58,6 +60,7 @@ class Format:
     file: str = "model.safetensors"
     classes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    marker: str | None = None
 
 
 _REGISTERED: list[tuple[Format, str]] = []
@@ -151,6 +154,9 @@ def format_for(config: Mapping[str, Any]) -> Format:
         if not fits:
             raise _unknown("architecture", said, [])
         return fits[0]
+    for chosen in known.values():
+        if chosen.marker is not None and chosen.marker in config:
+            return chosen
     raise UnknownName(
         "config.json names no model: it has none of 'zoo', 'model_type', '_class_name' and "
         "'architecture'."

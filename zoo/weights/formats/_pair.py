@@ -7,9 +7,10 @@ from typing import Any
 
 from zoo.weights.formats._text import holds, read_special, text_keys, write_special
 from zoo.weights.formats.keys import Keys, public_activation
-from zoo.weights.map import Fuse, Rename, Rule
+from zoo.weights.map import Fill, Fuse, Rename, Rule
 
 __all__ = [
+    "fused",
     "pair_keys",
     "read_pair_special",
     "read_stacks",
@@ -47,8 +48,10 @@ def write_pair_special(config: Any) -> dict[str, Any]:
 
 def read_stacks(keys: Keys, defaults: dict[str, Any], position: dict[str, Any]) -> dict[str, Any]:
     """Returns our two stacks, norms after the sums, of BART's keys (`encoder_layers`, …);
-    `defaults`
-    is what the class means where its file is silent."""
+    `defaults` is what the class means where its file is silent."""
+    layers, all_heads, hidden = (
+        defaults.get(key, usual) for key, usual in (("layers", 12), ("heads", 16), ("ffn", 4096))
+    )
     width = keys.take("d_model", defaults["d_model"])
     keys.ignore("encoder_layerdrop", "decoder_layerdrop")  # of training
     activation = keys.activation("activation_function", defaults["activation_function"])
@@ -59,11 +62,11 @@ def read_stacks(keys: Keys, defaults: dict[str, Any], position: dict[str, Any]) 
     std = keys.take("init_std", 0.02)
     stacks = {}
     for name in STACKS:
-        heads = keys.take(f"{name}_attention_heads", 16)
+        heads = keys.take(f"{name}_attention_heads", all_heads)
         attention = {"kind": "multihead", "heads": heads, "dropout": attention_dropout}
         stacks[name] = {
             "kind": "transformer",
-            "depth": keys.take(f"{name}_layers", 12),
+            "depth": keys.take(f"{name}_layers", layers),
             "width": width,
             "length": length,
             "placement": "post",
@@ -72,7 +75,7 @@ def read_stacks(keys: Keys, defaults: dict[str, Any], position: dict[str, Any]) 
             "position": position,
             "attention": attention,
             "feedforward": {
-                "hidden": keys.take(f"{name}_ffn_dim", 4096),
+                "hidden": keys.take(f"{name}_ffn_dim", hidden),
                 "activation": activation,
                 "dropout": activation_dropout,
             },
@@ -86,12 +89,14 @@ def read_stacks(keys: Keys, defaults: dict[str, Any], position: dict[str, Any]) 
     return stacks
 
 
-def write_stacks(format: str, config: Any) -> dict[str, Any]:
+def write_stacks(
+    format: str, config: Any, positions: tuple[str, str] = ("sinusoidal", "sinusoidal")
+) -> dict[str, Any]:
     """Returns BART's keys of our two stacks; raises ConfigError for parts it has no word for."""
     public: dict[str, Any] = {"is_encoder_decoder": True}
-    for name in STACKS:
+    for name, position in zip(STACKS, positions, strict=True):
         cross = {"cross_attention": "multihead"} if name == "decoder" else {}
-        parts = {"norm": "layer", "feedforward": "mlp", "position": "sinusoidal", **cross}
+        parts = {"norm": "layer", "feedforward": "mlp", "position": position, **cross}
         holds(format, config, name, **parts)
         stack = getattr(config, name)
         public |= {
@@ -109,12 +114,28 @@ def write_stacks(format: str, config: Any) -> dict[str, Any]:
     return public
 
 
-def stack_rows(name: str) -> list[Rule]:
-    """Returns the rows of the layers of one stack, `encoder` or `decoder`."""
+def fused(projections: list[str], target: str, keyless: int | None) -> list[Rule]:
+    """Returns the rows that make one projection of several (the last two are keys and values):
+    weights and biases, or biases without the keys' where `keyless` says how many those are."""
+    if keyless is None:
+        return [Fuse(projections, target)]
+    biases: list[Any] = [f"{name}bias" for name in projections]
+    biases[-2] = Fill((keyless,), harmless=True)
+    return [
+        Fuse([f"{name}weight" for name in projections], f"{target}weight"),
+        Fuse(biases, f"{target}bias"),
+    ]
+
+
+def stack_rows(name: str, keyless: int | None = None) -> list[Rule]:
+    """Returns the rows of the layers of one stack, `encoder` or `decoder`; `keyless` is its width
+    where keys have no bias (Whisper), which no softmax would see."""
     theirs, ours = f"model.{name}.layers.*.", f"{name}.layers.*."
     own = f"{theirs}self_attn."
     rows: list[Rule] = [
-        Fuse([f"{own}q_proj.", f"{own}k_proj.", f"{own}v_proj."], f"{ours}attention.qkv."),
+        *fused(
+            [f"{own}q_proj.", f"{own}k_proj.", f"{own}v_proj."], f"{ours}attention.qkv.", keyless
+        ),
         Rename(f"{own}out_proj.", f"{ours}attention.out."),
         Rename(f"{theirs}self_attn_layer_norm.", f"{ours}attention_norm."),
         Rename(f"{theirs}fc1.", f"{ours}feedforward.up."),
@@ -125,7 +146,7 @@ def stack_rows(name: str) -> list[Rule]:
         cross = f"{theirs}encoder_attn."
         rows += [
             Rename(f"{cross}q_proj.", f"{ours}cross_attention.q."),
-            Fuse([f"{cross}k_proj.", f"{cross}v_proj."], f"{ours}cross_attention.kv."),
+            *fused([f"{cross}k_proj.", f"{cross}v_proj."], f"{ours}cross_attention.kv.", keyless),
             Rename(f"{cross}out_proj.", f"{ours}cross_attention.out."),
             Rename(f"{theirs}encoder_attn_layer_norm.", f"{ours}cross_attention_norm."),
         ]

@@ -1,0 +1,172 @@
+"""What a loaded Whisper does with sound: transcribe, translate, detect_language, stream."""
+
+# m mel filters, t frames, s positions of the encoder, d width
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError, DataError
+from zoo.models.speech.transcript import Segment
+from zoo.models.text.verbs import ReadsText
+from zoo.models.whisper.decode import Hypothesis, decode_windows, detect
+from zoo.models.whisper.layout import language_code
+from zoo.models.whisper.longform import LongForm
+from zoo.models.whisper.options import SpeechOptions, speech_options
+from zoo.tokenizers.audio import as_list
+
+__all__ = ["WhisperVerbs"]
+
+
+class WhisperVerbs(ReadsText):
+    """Verbs of Whisper. Every verb takes one raw sound (path, bytes, array, (array, rate)) or a
+    list of them and answers in kind.
+
+    Raises: DataError for what is no sound, ConfigError for options that do not exist or that the
+    model cannot follow.
+    """
+
+    @torch.inference_mode()
+    def transcribe(
+        self,
+        sounds: Any,
+        *,
+        batch_size: int = 8,
+        progress: Callable[[float, float], None] | None = None,
+        **given: Any,
+    ) -> Any:
+        """Returns a Transcript of any length of sound, or a list of them.
+
+        Args:
+            batch_size: sounds whose windows are decoded together; the answer is that of one by one.
+            progress: called with (seconds done, seconds of all sounds opened so far).
+            given: options of `zoo.models.whisper.options.SpeechOptions`: language, task, words,
+                beams, temperatures, prompt, …
+        """
+        wanted = self._checked(given)
+        if batch_size < 1:
+            raise ConfigError("batch_size must be at least 1.")
+        listed, several = as_list(sounds)
+        found: list[Any] = [None] * len(listed)
+        waiting = list(enumerate(listed))[::-1]
+        running: dict[int, LongForm] = {}
+        done = total = 0.0
+        while waiting or running:
+            while waiting and len(running) < batch_size:
+                index, sound = waiting.pop()
+                running[index] = self._opened(sound, wanted)
+                total += running[index].seconds
+            for _ in self._round(list(running.values()), wanted):
+                pass
+            for index, state in list(running.items()):
+                if not state.more():
+                    found[index] = running.pop(index).transcript()
+                    done += state.seconds
+            if progress is not None:
+                progress(done + sum(state.done for state in running.values()), total)
+        return found if several else found[0]
+
+    def translate(self, sounds: Any, **given: Any) -> Any:
+        """Returns a Transcript in English of speech in another language, or a list of them; options
+        as for `transcribe`."""
+        return self.transcribe(sounds, **{**given, "task": "translate"})
+
+    def stream(self, sound: Any, **given: Any) -> Iterator[Segment]:
+        """Yields the segments of one sound as they are heard; options as for `transcribe`."""
+        wanted = self._checked(given)
+        with torch.inference_mode():
+            state = self._opened(sound, wanted)
+        while state.more():
+            with torch.inference_mode():
+                new = list(self._round([state], wanted))
+            yield from (segment for segment in new if segment.text)
+
+    @torch.inference_mode()
+    def detect_language(self, sounds: Any) -> Any:
+        """Returns {code: probability} of what is spoken in the first window of a sound, likeliest
+        first, or a list of them."""
+        listed, several = as_list(sounds)
+        self._needs_languages()
+        features = self.sound.preprocess(listed)  # type: ignore[attr-defined]
+        found = detect(self, self._memory(features))
+        return found if several else found[0]
+
+    # -- text --------------------------------------------------------------------------------------
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Returns the text of tokens, times and other special ones left out."""
+        end = self.config.layout.end
+        return self.tokenizer.decode([token for token in tokens if token < end])
+
+    # -- windows -----------------------------------------------------------------------------------
+
+    def _checked(self, given: dict[str, Any]) -> SpeechOptions:
+        wanted = speech_options(given)
+        layout = self.config.layout
+        if wanted.task == "translate" and not layout.multilingual:
+            raise ConfigError("task: this model writes what is said and translates nothing.")
+        if wanted.language is not None:
+            known = layout.codes if layout.multilingual else ["en"]
+            wanted.language = language_code(wanted.language, known)
+        self._text_fits()
+        return wanted
+
+    def _text_fits(self) -> None:
+        if self.tokenizer.vocabulary < self.config.layout.end:
+            raise DataError(
+                f"The tokenizer has {self.tokenizer.vocabulary} tokens and the model writes "
+                f"{self.config.layout.end}; it belongs to another model."
+            )
+
+    def _needs_languages(self) -> None:
+        if not self.config.layout.multilingual:
+            raise ConfigError("This model knows one language, and cannot tell others.")
+
+    def _memory(self, features: Tensor) -> Tensor:  # b m t -> b s d
+        weight = self.sound.conv1.weight  # type: ignore[attr-defined]
+        return self.encode(features.to(weight.device, weight.dtype))  # type: ignore[attr-defined]
+
+    def _opened(self, sound: Any, wanted: SpeechOptions) -> LongForm:
+        """Returns a sound's state, its language told by its first window unless given."""
+        features = self.sound.file(sound)  # type: ignore[attr-defined]
+        language = wanted.language
+        if language is None and self.config.multilingual:
+            first = features[None, :, : self.config.sound.frames]
+            language = next(iter(detect(self, self._memory(first))[0]))
+        return LongForm(self, features, language or "en", wanted)
+
+    def _round(self, states: list[LongForm], wanted: SpeechOptions) -> Iterator[Segment]:
+        """Decodes one window of every sound and yields the new segments."""
+        states = [state for state in states if state.more()]
+        if not states:
+            return
+        memory = self._memory(torch.stack([state.window() for state in states]))
+        found: list[Hypothesis | None] = [None] * len(states)
+        for temperature in wanted.temperatures:
+            open = [i for i, one in enumerate(found) if one is None or not states[i].good(one)]
+            for rows in _groups(states, open, temperature):
+                prompts = [states[i].prompt() for i in rows]
+                chosen = memory if len(rows) == len(states) else memory[rows]
+                for i, one in zip(
+                    rows, decode_windows(self, chosen, prompts, wanted, temperature, wanted.seed)
+                ):
+                    found[i] = one
+        for i, state in enumerate(states):
+            one = found[i]
+            assert one is not None
+            yield from state.take(one, memory[i : i + 1])
+
+
+def _groups(states: list[LongForm], rows: list[int], temperature: float) -> list[list[int]]:
+    """Returns rows that are decoded together: with prompts of one length, and, where samples are
+    drawn, each alone, so that what is drawn for a sound does not depend on its neighbours."""
+    if temperature > 0:
+        return [[row] for row in rows]
+    by_length: dict[int, list[int]] = {}
+    for row in rows:
+        by_length.setdefault(len(states[row].prompt()), []).append(row)
+    return list(by_length.values())
