@@ -103,7 +103,7 @@ def decode(
         if logs is not None:
             logs.clear()
 
-    for chosen in stream(steps, prompt, options, end, callbacks, logs):
+    for chosen in stream(steps, prompt, options, end, callbacks, logs=logs):
         waiting.append(chosen)
         if len(waiting) >= check_every:
             take_in()

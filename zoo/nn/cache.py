@@ -26,6 +26,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError

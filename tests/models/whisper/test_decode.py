@@ -34,7 +34,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def window(pair, sound):
     """(features, the encoder's memory) of 30 s."""
-    features = pair[1].sound.preprocess(sound)
+    features = pair[1].sound.windows(sound)
     with torch.inference_mode():
         return features[0], pair[1].encode(features)
 
@@ -90,7 +90,7 @@ def test_openai_hears_the_same_language(pair, window):
 @torch.inference_mode()
 def test_a_batch_decodes_as_its_members_do(pair, sound):
     model = pair[1]
-    memory = model.encode(model.sound.preprocess([sound, sound[::3], sound[5000:200000]]))
+    memory = model.encode(model.sound.windows([sound, sound[::3], sound[5000:200000]]))
     prompt = model.config.layout.prompt("en", "transcribe", True)
     for given in ({}, {"beams": 3}):
         wanted = speech_options({**given, "max_new_tokens": 20})

@@ -91,7 +91,7 @@ class WhisperVerbs(ReadsText):
         first, or a list of them."""
         listed, several = as_list(sounds)
         self._needs_languages()
-        features = self.sound.preprocess(listed)  # type: ignore[attr-defined]
+        features = self.sound.windows(listed)  # type: ignore[attr-defined]
         found = detect(self, self._memory(features))
         return found if several else found[0]
 

@@ -49,7 +49,7 @@ class LogMel(nn.Module):
 
     # -- raw sound ---------------------------------------------------------------------------------
 
-    def preprocess(self, sounds: Any) -> Tensor:
+    def windows(self, sounds: Any) -> Tensor:
         """Returns the features (b m t) of a raw sound or several (see
         `zoo.tokenizers.audio.read_audio`), each cut or filled up to one window.
 
@@ -58,6 +58,28 @@ class LogMel(nn.Module):
         """
         rows = [self.clip(read_audio(sound, self.config.rate)) for sound in as_list(sounds)[0]]
         return torch.stack(rows)
+
+    def preprocess(self, sounds: Any) -> tuple[Tensor, Tensor]:
+        """Returns the same without what only fills up, (b t m), and how many frames each has (b),
+        from which `filled` makes windows: what a data set keeps."""
+        rows = []
+        for sound in as_list(sounds)[0]:
+            samples = read_audio(sound, self.config.rate)
+            # the last frames that a sample has a part in
+            count = (len(samples) + self.config.window // 2) // self.config.hop + 1
+            rows.append(self.clip(samples)[:, :count].T)
+        lengths = torch.tensor([len(row) for row in rows])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+
+    def filled(self, features: Tensor, lengths: Tensor) -> Tensor:  # b t m, b -> b m window
+        """Returns windows of which each has so many frames, and silence after them."""
+        place = torch.arange(self.config.frames, device=features.device)
+        missing = self.config.frames - features.shape[1]
+        whole = F.pad(features, (0, 0, 0, missing)) if missing > 0 else features
+        loudest = features.amax((1, 2), keepdim=True)
+        silence = (loudest - RANGE / 4).clamp(min=(math.log10(FLOOR) + 4) / 4)
+        real = place[None, :, None] < lengths.to(place.device)[:, None, None]
+        return torch.where(real, whole[:, : self.config.frames], silence).transpose(1, 2)
 
     def clip(self, samples: Tensor) -> Tensor:  # n -> m t
         """Returns the features of samples, cut or filled up to one window."""

@@ -39,11 +39,13 @@ def stacks(encoder: dict[str, Any], decoder: dict[str, Any], frames: int) -> dic
     }
 
 
-def seconds_of(positions: int) -> int:
-    """Returns how long a window of so many encoder positions is; raises ConfigError for a rest."""
-    if positions % 50:
-        raise ConfigError(f"Windows of whole seconds have 50 positions each, not {positions}.")
-    return positions // 50
+def seconds_of(positions: int, hop: int = 160, rate: int = 16000) -> int:
+    """Returns how long a window of so many encoder positions is, of two hops each; raises
+    ConfigError for a rest."""
+    seconds, rest = divmod(positions * 2 * hop, rate)
+    if rest or not seconds:
+        raise ConfigError(f"{positions} positions of {2 * hop} samples are no whole seconds.")
+    return seconds
 
 
 def sines(config: Any) -> Any:

@@ -86,13 +86,14 @@ def _read_sound(content: dict[str, Any], bins: int, positions: int) -> dict[str,
         "padding_side", "return_attention_mask", "chunk_length", "feature_size", "dither",
     )  # fmt: skip
     keys.only("padding_value", 0, None)
+    rate, hop = keys.take("sampling_rate", 16000), keys.take("hop_length", 160)
     sound = {
         "kind": "log-mel",
         "bins": bins,
-        "rate": keys.take("sampling_rate", 16000),
+        "rate": rate,
         "window": keys.take("n_fft", 400),
-        "hop": keys.take("hop_length", 160),
-        "seconds": seconds_of(positions),
+        "hop": hop,
+        "seconds": seconds_of(positions, hop, rate),
     }
     keys.finish(NAME)
     for key, value in (("feature_size", bins), ("chunk_length", sound["seconds"])):

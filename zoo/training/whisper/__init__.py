@@ -1,0 +1,1 @@
+"""Training of Whisper: text and times as tokens that follow sound."""
