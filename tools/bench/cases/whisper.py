@@ -1,0 +1,162 @@
+"""Whisper: 30 s of sound and 100 greedy tokens, tiny and base, random weights of one seed.
+
+fp32 beside openai-whisper and transformers; bf16 beside openai-whisper, which has none for CPUs;
+int8 beside CTranslate2's. A quantised model writes other tokens on random weights, so that of those
+only the encoder's output is compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.bench.measure import Prepared
+
+DOC = "Whisper tiny and base, 30 s and 100 greedy tokens, fp32, bf16 and int8"
+PEERS = ["openai", "transformers", "ctranslate2"]
+TOKENS = 100
+
+
+def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
+    """Yields one comparison per size and precision."""
+    import torch
+
+    for size in ("tiny", "base"):
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            _write(size, place)
+            features = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+            yield from _comparisons(size, place, features, peers)
+
+
+def _comparisons(
+    size: str, place: Path, features: Any, peers: list[str]
+) -> Iterator[tuple[str, Prepared]]:
+    makers = {"openai": _openai, "transformers": _transformers}
+    ours = _zoo(place, "fp32", features)
+    runs = {"zoo": ours} | {p: makers[p](place, features) for p in peers if p in makers}
+    expected = ours()
+    for name, run in runs.items():
+        found = run()
+        assert found == expected, (name, found[:10], expected[:10])
+    yield f"whisper-{size} fp32", Prepared({n: _timed(r) for n, r in runs.items()}, repeats=5)
+    runs = {"zoo": _zoo(place, "bf16", features)} | {n: runs[n] for n in runs if n == "openai"}
+    yield f"whisper-{size} bf16", Prepared({n: _timed(r) for n, r in runs.items()}, repeats=5)
+    if "ctranslate2" in peers:
+        runs = {"zoo": _zoo(place, "int8", features), "ctranslate2": _ctranslate2(place, features)}
+        yield f"whisper-{size} int8", Prepared({n: _timed(r) for n, r in runs.items()}, repeats=5)
+
+
+def _write(size: str, place: Path) -> None:
+    """Writes one model in the layouts of all contenders, with openai-whisper's vocabulary."""
+    import torch
+    import whisper
+
+    import zoo
+    from zoo.tokenizers.text.reading import read_tokenizer
+
+    model = zoo.create(f"whisper-{size}", seed=0)
+    with torch.no_grad():  # so that a token follows from what was heard and written
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "table" not in name:
+                parameter.mul_(2.0)
+    names = model.config.layout.names(30)
+    special = {"bos": names[0], "eos": names[0], "unk": names[0], "pad": names[0], "extra": names}
+    assets = Path(whisper.__file__).parent / "assets"
+    tokenizer = read_tokenizer(assets / "multilingual.tiktoken", {"special": special})
+    zoo.save(model, place / "zoo")
+    for format in ("transformers-whisper", "openai-whisper"):
+        zoo.save(model, place / format, format=format)
+    tokenizer.save(place / "transformers-whisper")
+
+
+def _zoo(place: Path, dtype: str, features: Any) -> Any:
+    import torch
+
+    import zoo
+    from zoo.generation.loop import decode
+    from zoo.generation.schema import DecodingOptions
+    from zoo.models.text.steps import Seq2SeqSteps
+
+    model = zoo.load(f"dir:{place / 'zoo'}", dtype=dtype)
+    prompt = torch.tensor([model.config.layout.prompt("en", "transcribe", False)])
+    options = DecodingOptions(max_new_tokens=TOKENS)
+    sound = features.to(model.sound.conv1.weight.dtype)
+
+    def run() -> list[int]:
+        with torch.inference_mode():
+            return decode(Seq2SeqSteps(model, sound), prompt, options).tokens[0]
+
+    return run
+
+
+def _openai(place: Path, features: Any) -> Any:
+    import json
+
+    from safetensors.torch import load_file
+    from whisper import DecodingOptions, decode
+    from whisper.model import ModelDimensions, Whisper
+
+    folder = place / "openai-whisper"
+    dims = json.loads((folder / "config.json").read_text())["dims"]
+    model = Whisper(ModelDimensions(**dims)).eval()
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    options = DecodingOptions(
+        fp16=False, language="en", without_timestamps=True, sample_len=TOKENS,
+        suppress_tokens="", suppress_blank=False,
+    )  # fmt: skip
+    return lambda: decode(model, features[0], options).tokens
+
+
+def _transformers(place: Path, features: Any) -> Any:
+    from transformers import WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration.from_pretrained(place / "transformers-whisper").eval()
+
+    def run() -> list[int]:
+        out = model.generate(
+            features, language="en", task="transcribe", max_new_tokens=TOKENS, do_sample=False,
+            return_timestamps=False,
+        )  # fmt: skip
+        return out[0].tolist()[-TOKENS:]
+
+    return run
+
+
+def _ctranslate2(place: Path, features: Any) -> Any:
+    import ctranslate2
+
+    source, target = place / "transformers-whisper", place / "ctranslate2"
+    ctranslate2.converters.TransformersConverter(str(source)).convert(
+        str(target), quantization="int8"
+    )
+    model = ctranslate2.models.Whisper(
+        str(target), device="cpu", compute_type="int8", intra_threads=1, inter_threads=1
+    )
+    sound = ctranslate2.StorageView.from_array(features.numpy())
+    from zoo.models.whisper.layout import Layout
+
+    prompt = Layout(51865, 99, 1500, True).prompt("en", "transcribe", False)
+
+    def run() -> list[int]:
+        # its limit counts the prompt and halves what is left (OpenNMT/CTranslate2#2074)
+        out = model.generate(
+            sound, [prompt], beam_size=1, max_length=2 * TOKENS, suppress_blank=False,
+            suppress_tokens=[],
+        )  # fmt: skip
+        assert len(out[0].sequences_ids[0]) >= TOKENS - 2, len(out[0].sequences_ids[0])
+        return out[0].sequences_ids[0]
+
+    return run
+
+
+def _timed(run: Any) -> Any:
+    import torch
+
+    def timed() -> None:
+        with torch.inference_mode():
+            run()
+
+    return timed
