@@ -93,7 +93,9 @@ def _known(model: Any, name: str, given: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(model.transcribe).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return given  # it checks them itself
-    given = {key: value for key, value in given.items() if key != "words"}  # it always has them
+    # models that read a whole utterance always have words, and search prefixes with one beam
+    names = {"beams": "beam"} if "beam" in parameters else {}
+    given = {names.get(key, key): value for key, value in given.items() if key != "words"}
     if unknown := [key for key in given if key not in parameters]:
         raise ConfigError(
             f"{unknown[0]}: {name!r} transcribes without it.{hint(unknown[0], parameters)}"
