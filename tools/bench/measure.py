@@ -13,7 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Prepared", "Row", "gemm_peak", "interleave", "report", "subprocess_cost"]
+__all__ = ["Bar", "Prepared", "Row", "gemm_peak", "interleave", "report", "subprocess_cost"]
+
+
+@dataclass
+class Bar:
+    """A ratio that is asked for: how many times faster `ours` is than `other`; without `other`, the
+    figure itself, which is to stay below."""
+
+    label: str
+    other: str | None
+    ours: str
+    must: float | None = None
+    aim: float | None = None
 
 
 @dataclass
@@ -27,6 +39,8 @@ class Prepared:
     # Multiply-adds times two per call and the measured peak, to say how close to the limit we are.
     flops: float | None = None
     peak: float | None = None
+    bars: list[Bar] = field(default_factory=list)
+    found: dict[str, list[float]] = field(default_factory=dict)  # ratios by bar, pair by pair
 
 
 @dataclass
@@ -58,6 +72,12 @@ def interleave(prepared: Prepared) -> list[Row]:
             }
             for figure, value in found.items():
                 figures[name].setdefault(figure, []).append(value)
+    for bar in prepared.bars:
+        ours = next(iter(figures[bar.ours].values()))
+        theirs = next(iter(figures[bar.other].values())) if bar.other else None
+        prepared.found[bar.label] = (
+            [b / a for a, b in zip(ours, theirs, strict=True)] if theirs else ours
+        )
     rows = []
     for name, found in figures.items():
         for figure, values in found.items():
@@ -76,13 +96,22 @@ def report(case: str, prepared: Prepared, rows: list[Row], path: str | None) -> 
     print(f"{case}: medians of {prepared.repeats} interleaved runs, {threads()} thread(s)")
     for note in prepared.notes:
         print(f"  {note}")
-    print(f"  {'contender':<14}{'figure':<10}{'median':>10}{'min':>10}{'max':>10}   peer/ours")
+    print(f"  {'contender':<20}{'figure':<10}{'median':>10}{'min':>10}{'max':>10}   peer/ours")
     for row in rows:
         ratio = f"{row.ratio:.2f}" if row.ratio is not None else "-"
         print(
-            f"  {row.name:<14}{row.figure:<10}{row.median:>10.4g}"
+            f"  {row.name:<20}{row.figure:<10}{row.median:>10.4g}"
             f"{row.low:>10.4g}{row.high:>10.4g}   {ratio}"
         )
+    for bar in prepared.bars:
+        values = prepared.found[bar.label]
+        middle = statistics.median(values)
+        met = "" if bar.must is None else f"  must {bar.must:g}"
+        met += "" if bar.aim is None else f", aim {bar.aim:g}"
+        if bar.must is not None:
+            good = middle <= bar.must if bar.other is None else middle >= bar.must
+            met += "" if good else "  MISSED"
+        print(f"  {bar.label:<34}{middle:>6.2f}  ({min(values):.2f} to {max(values):.2f}){met}")
     share = None
     if prepared.flops and prepared.peak:
         ours = next(r.median for r in rows if r.name == "zoo" and r.figure == "cpu s")
@@ -94,7 +123,8 @@ def report(case: str, prepared: Prepared, rows: list[Row], path: str | None) -> 
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 existing = json.load(file)
-        entry = {"case": case, "rows": [vars(r) for r in rows], "gemm_share": share}
+        entry: dict[str, Any] = {"case": case, "rows": [vars(r) for r in rows], "gemm_share": share}
+        entry["ratios"] = {k: statistics.median(v) for k, v in prepared.found.items()}
         with open(path, "w", encoding="utf-8") as file:
             json.dump([e for e in existing if e["case"] != case] + [entry], file, indent=1)
 

@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         """Runs the stack. `mask.padding` covers past and new tokens when there is a cache."""
         mask = mask or Mask()
         if self.config.causal:
-            mask = mask.also(causal=True)
+            mask = mask.also(causal=True, place=getattr(cache, "place", None))
         where = self._where(x, mask, positions, cache, grid or self.grid)
         context = Context(
             mask,
@@ -193,16 +193,17 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
         if self.parallel:
             return self._forward_parallel(x, context)
+        part = self._modules  # a dict: at one token a step, attributes of modules are dear
         for name in self.order:
             y = x
             if self.placement in ("pre", "both"):
-                y = getattr(self, f"{name}_norm")(y)
+                y = part[f"{name}_norm"](y)
             y = self._branch(name, y, context)
             if name in self.post_norms:
-                y = getattr(self, f"{name}_post_norm")(y)
-            x = self._sum(name, x, self._dropped(y))
+                y = part[f"{name}_post_norm"](y)
+            x = self._sum(name, x, self._dropped(y) if self.training else y)
             if self.placement == "post":
-                x = getattr(self, f"{name}_norm")(x)
+                x = part[f"{name}_norm"](x)
         return x if self.block_norm is None else self.block_norm(x)
 
     def _forward_parallel(self, x: Tensor, context: Context) -> Tensor:
@@ -221,7 +222,7 @@ class Block(nn.Module):
         return torch.add(stream if kept == 1 else stream * kept, branch, alpha=added)
 
     def _branch(self, name: str, x: Tensor, context: Context) -> Tensor:
-        kind, sublayer = self.kinds[name], getattr(self, name)
+        kind, sublayer = self.kinds[name], self._modules[name]
         if kind == "feedforward":
             y = sublayer(x)
         elif kind == "convolution":

@@ -52,7 +52,14 @@ def stream(
     ends = torch.tensor(sorted(end), dtype=torch.long, device=prompt.device)
     tokens, new = prompt, prompt
     keep = options.repetition_penalty != 1.0 or bool(callbacks)
+    # Steps of fixed shape can make the step and the choice one, when nothing comes between them.
+    between = keep or options.min_new_tokens or known is not None
+    sample = None if between else getattr(steps, "sample", None)
     for index in range(options.max_new_tokens):
+        if sample is not None and index:
+            new = sample(new, options, generator)[:, None]
+            yield new[:, 0]
+            continue
         scores = steps.step(new)
         scores = penalised(scores, tokens, options.repetition_penalty)
         if index < options.min_new_tokens and len(ends):

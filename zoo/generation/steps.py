@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -17,6 +18,8 @@ class Steps(Protocol):
     """A batch of sequences that is being continued; models make one for a prompt."""
 
     cache: Cache
+    # A step and a choice in one, (tokens b 1, options, generator) -> b, where that is faster.
+    sample: Callable[..., Tensor] | None = None
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         """Takes the next tokens (b n) in and returns the scores of what follows the last one (b v),

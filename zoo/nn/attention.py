@@ -120,12 +120,7 @@ class Attention(nn.Module):
             q, k, v = self._read_memory(x, context)
             mask, bias = context.memory_mask, None
         else:
-            q, k, v = self._project(x, context.source)
-            if self.has_qk_norm:
-                q, k = self.q_norm(q), self.k_norm(k)
-            if context.angles is not None:
-                q = rotate(q, *context.angles)
-                k = rotate(k, *(context.key_angles or context.angles))
+            q, k, v = self._project(x, context)
             if self._reads_rows(context):
                 return self.out(self._attend_rows(q, k, v, context).transpose(1, 2).flatten(2))
             if context.cache is not None:
@@ -181,23 +176,39 @@ class Attention(nn.Module):
             found.append(out)
         return torch.cat(found) if len(found) > 1 else found[0]
 
-    def _project(self, x: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns q (b h n c), k and v (b g k c): all from x, or keys and values from another
-        sequence."""
+    def _project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns q (b h n c), k and v (b g k c), normed and turned: all from x, or keys and values
+        from another sequence."""
+        angles, source = context.angles, context.source
         if source is None:
-            return self._split(self.qkv(x))
+            heads, groups = self.heads, self.kv_heads
+            qkv = self._heads(self.qkv(x))  # b h+2g n c
+            if angles is None or self.has_qk_norm or context.key_angles is not None:
+                q, k, v = qkv.split_with_sizes([heads, groups, groups], 1)
+            else:  # queries and keys turn together, at half the calls
+                qk, v = qkv.split_with_sizes([heads + groups, groups], 1)
+                q, k = rotate(qk, *angles).split_with_sizes([heads, groups], 1)
+                return q, k, v
+        else:
+            q, k, v = self._project_apart(x, source)
+        if self.has_qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if angles is not None:
+            q, k = rotate(q, *angles), rotate(k, *(context.key_angles or angles))
+        return q, k, v
+
+    def _project_apart(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = self.heads * self.head_dim
         q, kv = self.qkv.rows(x, 0, rows), self.qkv.rows(source, rows, None)
         q = q.reshape(*q.shape[:2], self.heads, self.head_dim).transpose(1, 2)
         k, v = kv.reshape(*kv.shape[:2], -1, self.head_dim).transpose(1, 2).chunk(2, dim=1)
         return q, k, v
 
-    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # b n (h+2g)c -> b h n c, …
+    def _heads(self, qkv: Tensor) -> Tensor:  # b n (h+2g)c -> b h+2g n c
         b, n, _ = qkv.shape
         if self.clip is not None:
             qkv = qkv.clamp(-self.clip, self.clip)
-        heads = qkv.view(b, n, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
-        return heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # type: ignore[return-value]
+        return qkv.view(b, n, -1, self.head_dim).transpose(1, 2)
 
     def _read_memory(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         b, n, _ = x.shape

@@ -8,6 +8,8 @@ back; everything else (undoing, copying, forgetting) is between the cache and wh
 copy |
 | `StaticCache`  | 2 L b g capacity c, from the first token on | the new tokens
 |
+| `FixedCache`   | as `StaticCache`                            | the whole buffer is read: for CUDA
+graphs |
 | `SlidingCache` | 2 L b g min(n, window + chunk) c            | the new tokens; now and then one
 copy |
 | `Int8Cache`    | a quarter of fp32 (half of bf16) + scales   | all tokens are expanded at every
@@ -32,7 +34,7 @@ from torch import Tensor
 from zoo.errors import ConfigError
 from zoo.nn.forms import quantise
 
-__all__ = ["Cache", "DynamicCache", "Int8Cache", "SlidingCache", "StaticCache"]
+__all__ = ["Cache", "DynamicCache", "FixedCache", "Int8Cache", "SlidingCache", "StaticCache"]
 
 
 class Cache(Protocol):
@@ -122,10 +124,10 @@ class DynamicCache(_Memories):
         if layer not in self.buffers or self.buffers[layer][0].shape[2] < end:
             self._make_room(layer, k, v, start, end)
         kept_k, kept_v = self.buffers[layer]
-        kept_k[:, :, start:end] = k
-        kept_v[:, :, start:end] = v
+        kept_k.narrow(2, start, end - start).copy_(k)
+        kept_v.narrow(2, start, end - start).copy_(v)
         self.filled[layer] = end
-        return kept_k[:, :, :end], kept_v[:, :, :end]
+        return kept_k.narrow(2, 0, end), kept_v.narrow(2, 0, end)
 
     def _make_room(self, layer: int, k: Tensor, v: Tensor, start: int, end: int) -> None:
         size = self._size(end)
@@ -180,6 +182,47 @@ class StaticCache(DynamicCache):
                 "make it longer."
             )
         return self.capacity
+
+
+class FixedCache(StaticCache):
+    """A StaticCache that can be read whole. While `place` (1, a tensor) is set, a token goes where
+    that says and all `capacity` keys come back, so that neither a shape nor an address nor a number
+    of Python's changes from step to step. Who steps masks what is free (zoo.generation.fixed)."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.place: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return super().length if self.place is None else self.capacity - 1
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.place is None:
+            return super().append(layer, k, v)
+        kept_k, kept_v = self.buffers[layer]
+        kept_k.index_copy_(2, self.place, k)
+        kept_v.index_copy_(2, self.place, v)
+        return kept_k, kept_v
+
+    def _make_room(self, layer: int, k: Tensor, v: Tensor, start: int, end: int) -> None:
+        super()._make_room(layer, k, v, start, end)
+        for buffer in self.buffers[layer]:  # what is masked is multiplied by 0, and 0 * NaN is NaN
+            buffer[:, :, start:].zero_()
+
+    def advance(self) -> None:
+        """Notes that every layer has one token more, put there while `place` was set."""
+        for layer in self.filled:
+            self.filled[layer] += 1
+
+    def select(self, rows: Tensor) -> None:
+        if any(len(rows) != k.shape[0] for k, _ in self.buffers.values()):
+            super().select(rows)
+            return
+        for kept in (self.buffers, self.memories):  # in place: a graph knows the addresses
+            for k, v in kept.values():
+                k.copy_(k.index_select(0, rows))
+                v.copy_(v.index_select(0, rows))
 
 
 class SlidingCache(DynamicCache):

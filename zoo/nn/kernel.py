@@ -71,6 +71,9 @@ EVERYTHING = frozenset(
 )
 
 
+NOTHING = nullcontext()
+
+
 class SDPAKernel(Kernel):
     """PyTorch's fused attention. Memory is linear in n also on a CPU."""
 
@@ -93,15 +96,14 @@ class SDPAKernel(Kernel):
             causal, dense = queries > 1, None  # one query at the end sees everything
         else:
             dense = mask.matrix(queries, keys, q.device, bias)
-        with self._chosen():
+        grouped = q.shape[1] != k.shape[1]
+        with NOTHING if self.backend == "auto" else self._chosen():
             out = F.scaled_dot_product_attention(
-                q, k, v, dense, dropout, causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+                q, k, v, dense, dropout, causal, scale=scale, enable_gqa=grouped
             )
         return out, state
 
     def _chosen(self):
-        if self.backend == "auto":
-            return nullcontext()
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         return sdpa_kernel(

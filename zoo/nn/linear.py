@@ -30,7 +30,7 @@ class Linear(Freezable):
     def __init__(self, inputs: int, outputs: int, bias: bool = True, std: float = 0.02) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(outputs)) if bias else None)
         self.std = std
 
     def reset_parameters(self) -> None:
@@ -40,8 +40,9 @@ class Linear(Freezable):
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:  # ... i -> ... o
         """Returns the product, with an activation of `zoo.nn.matmul.FUSED` applied on the way."""
-        if self.form is None:
-            return linear(x, self.weight, self.bias, activation)
+        if self.form is None:  # at one row, looking two attributes up would cost a tenth of it all
+            own = self._parameters
+            return linear(x, own["weight"], own.get("bias"), activation)  # type: ignore[arg-type]
         return self.form(x, activation)
 
     def rows(self, x: Tensor, first: int, last: int | None) -> Tensor:  # ... i -> ... last - first

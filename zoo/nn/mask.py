@@ -34,6 +34,8 @@ class Mask:
     )
     grid: GridRule | None = None  # which codes of a grid a code sees
     dense: Tensor | None = None  # (b|1 h|1 q k) bool: the last resort
+    # (1) where the one query stands, if it is not the last key: a cache may have free room behind
+    place: Tensor | None = None
     # What was worked out once serves every layer of a call: matrices, and masks derived from this
     # one.
     _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -66,6 +68,8 @@ class Mask:
     def rules(self) -> frozenset[str]:
         """Returns the names of the rules that are set, for a kernel to check against what it can
         do."""
+        if "rules" in self._kept:
+            return self._kept["rules"]
         values = (
             ("causal", self.causal or None),
             ("window", self.window),
@@ -75,7 +79,8 @@ class Mask:
             ("grid", self.grid),
             ("dense", self.dense),
         )
-        return frozenset(name for name, value in values if value is not None)
+        self._kept["rules"] = frozenset(name for name, value in values if value is not None)
+        return self._kept["rules"]
 
     def matrix(
         self, queries: int, keys: int, device: torch.device, bias: Tensor | None = None
@@ -119,7 +124,8 @@ class Mask:
         allowed: Tensor | None = None
         if self.causal or self.window is not None:
             key = torch.arange(keys, device=device)
-            query = torch.arange(keys - queries, keys, device=device)
+            last = torch.arange(keys - queries, keys, device=device)
+            query = last if self.place is None else self.place
             distance = query[:, None] - key[None, :]  # q k
             if self.causal:
                 allowed = distance >= 0

@@ -61,9 +61,9 @@ def _intel() -> bool:
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Returns whether `linear` of these takes the oneDNN path."""
     return (
-        x.device.type == "cpu"
+        x.numel() * weight.shape[0] >= WORTH_IT  # first, for those whom the others would cost most
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype
-        and x.numel() * weight.shape[0] >= WORTH_IT
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and _onednn(x.dtype) is not None

@@ -192,10 +192,12 @@ class SinusoidalPosition(Position):
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns pairs (channel i, channel i + half) of x (b h n c) by the given angles; channels
     past cos' are kept."""
-    turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return turned if kept.shape[-1] == 0 else torch.cat([turned, kept], dim=-1)
+    channels = cos.shape[-1]
+    if channels < x.shape[-1]:
+        turned = rotate(x[..., :channels], cos, sin)
+        return torch.cat([turned, x[..., channels:]], dim=-1)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 class RotaryPosition(Position):

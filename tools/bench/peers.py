@@ -1,0 +1,116 @@
+"""Our weights in other engines, as a user of each would run them: `decoder(prompt, count)` returns
+`count` greedy tokens."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "ctranslate2_model",
+    "ctranslate2_tokens",
+    "installed",
+    "llama_cpp_tokens",
+    "reference",
+    "reference_tokens",
+]
+
+Decoder = Callable[[list[int], int], list[int]]
+
+
+def installed(peers: list[str]) -> list[str]:
+    """Returns those peers whose package is there."""
+    packages = {"ctranslate2": "ctranslate2", "llama.cpp": "llama_cpp"}
+    return [p for p in peers if importlib.util.find_spec(packages.get(p, p)) is not None]
+
+
+def reference(folder: str, dtype: Any, seq2seq: bool = False) -> Any:
+    """Returns transformers' model of a folder, as it is fastest on a CPU: SDPA, in eval mode."""
+    import transformers
+
+    auto = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+    return auto.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+def reference_tokens(model: Any, source: list[int] | None = None) -> Decoder:
+    """Returns transformers' `generate`, with its dynamic cache: the faster one on a CPU."""
+    import torch
+
+    def tokens(prompt: list[int], count: int) -> list[int]:
+        given: dict[str, Any] = {
+            "min_new_tokens": count,
+            "max_new_tokens": count,
+            "do_sample": False,
+        }
+        ids = torch.tensor([source or prompt])
+        if source is not None:
+            given["decoder_input_ids"] = torch.tensor([prompt])
+        with torch.inference_mode():
+            found = model.generate(
+                ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **given
+            )
+        return found[0, -count:].tolist()
+
+    return tokens
+
+
+def ctranslate2_model(folder: str, quantization: str, seq2seq: bool = False) -> Any:
+    """Converts a folder in transformers' layout; tokens are called t0, t1, … there."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+
+    vocabulary = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
+    _name_tokens(Path(folder), vocabulary)
+    target = f"{folder}-ct2-{quantization}"
+    TransformersConverter(folder).convert(target, quantization=quantization, force=True)
+    kind = ctranslate2.Translator if seq2seq else ctranslate2.Generator
+    return kind(target, device="cpu", compute_type=quantization, intra_threads=1, inter_threads=1)
+
+
+def ctranslate2_tokens(model: Any, source: list[int] | None = None) -> Decoder:
+    """Returns CTranslate2's greedy decoding."""
+
+    def tokens(prompt: list[int], count: int) -> list[int]:
+        if source is None:
+            (found,) = model.generate_batch(
+                [_named(prompt)], max_length=count, min_length=count, include_prompt_in_result=False
+            )
+            return found.sequences_ids[0][:count]
+        (found,) = model.translate_batch(
+            [_named(source)], beam_size=1, max_decoding_length=count, min_decoding_length=count
+        )
+        return [int(t[1:]) for t in found.hypotheses[0]]
+
+    return tokens
+
+
+def llama_cpp_tokens(file: str) -> Decoder:
+    """Returns llama.cpp's greedy decoding of a GGUF file."""
+    import llama_cpp
+
+    model = llama_cpp.Llama(file, n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
+
+    def tokens(prompt: list[int], count: int) -> list[int]:
+        model.reset()
+        stream = model.generate(prompt, temp=0.0)
+        return [next(stream) for _ in range(count)]
+
+    return tokens
+
+
+def _named(tokens: list[int]) -> list[str]:
+    return [f"t{token}" for token in tokens]
+
+
+def _name_tokens(folder: Path, vocabulary: int) -> None:
+    """Writes the tokenizer that the converter insists on: a word for every id."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"t{i}": i for i in range(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t2"))
+    special = {"unk_token": "t2", "bos_token": "t1", "eos_token": "t1", "pad_token": "t0"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
