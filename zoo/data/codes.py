@@ -87,8 +87,9 @@ class CodesData:
         self.config = config
         self.source: Data = build(config.source)
         self.labels = self.source.labels
-        if hasattr(self.source, "judge"):
-            self.judge = self.source.judge  # of decoded pixels; it never sees codes
+        for name in ("judge", "distance"):  # of decoded pixels; they never see codes
+            if hasattr(self.source, name):
+                setattr(self, name, getattr(self.source, name))
 
     def split(self, name: str, model: Any = None) -> CodesFile:
         """Returns the codes of `"train"` or `"test"`.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.data.base import Batch
 from zoo.data.digits import load_digits
-from zoo.data.judge import judge_pictures
+from zoo.data.judge import frechet, judge_pictures
 
 if TYPE_CHECKING:
     from zoo.data.schema import ColourDigitsConfig
@@ -59,6 +59,10 @@ class ColourDigitsData:
     def judge(self, pixels: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Returns name -> (b) bool: what an independent reader makes of (generated) pictures."""
         return judge_pictures(pixels, batch["digits"], batch["colours"])
+
+    def distance(self, pixels: Tensor) -> float:
+        """Returns the Fréchet distance of (generated) pictures from the real scans."""
+        return frechet(pixels)
 
 
 class ColourDigits:

@@ -36,6 +36,15 @@ class Gallery:
         self.pictures.append(save(image, self.folder / f"{name}.png"))
         return f"{name}.png"
 
+    def clip(self, frames: list[Any], name: str, scale: int = 1) -> str:
+        """Writes frames as a GIF and returns its address for the page."""
+        from zoo.models.generator.pictures import save_clip
+
+        path = self.folder / f"{name}.gif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.pictures.append(save_clip(frames, path, scale=scale))
+        return f"{name}.gif"
+
 
 def run(
     folder: Path, names: list[str] | None = None, say: Callable[[str], None] = print
