@@ -114,3 +114,27 @@ def test_save_makes_its_folder_and_wants_a_format(tmp_path):
     assert Image.open(path).size == (4, 4)
     with pytest.raises(DataError, match=r"heat.nope: .*use .png"):
         zoo.plot.save(picture, tmp_path / "heat.nope")
+
+
+def test_a_table_shows_each_share_where_it_belongs():
+    shares = np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
+    image = zoo.plot.table(shares, ["a", " b\n"], ["x", "y", "z"], cell=20)
+    pixels = np.asarray(image).astype(int)
+    left, top = image.width - 60, image.height - 40
+    cells = [[pixels[top + 20 * i + 9, left + 20 * j + 9].sum() for j in range(3)] for i in (0, 1)]
+    assert cells[0][0] > cells[1][1] > cells[0][1]  # bright is much
+    assert cells[1][1] == cells[1][2] and cells[0][1] == cells[0][2] == cells[1][0]
+    with pytest.raises(DataError, match="a name per row"):
+        zoo.plot.table(shares, ["a"], ["x", "y", "z"])
+
+
+def test_words_redden_with_their_value_and_break_their_lines():
+    calm = np.asarray(zoo.plot.words([("ab", 0.0), ("cd", 0.0)])).astype(int)
+    keen = np.asarray(zoo.plot.words([("ab", 0.0), ("cd", 9.0)])).astype(int)
+    assert np.ptp(calm, axis=2).max() == np.ptp(np.asarray([[32, 33, 36]]))  # no colour but the ink
+    assert (keen[..., 0] - keen[..., 1]).max() > 100
+    one = zoo.plot.words([("ab", 1.0)])
+    assert zoo.plot.words([("ab\ncd", 1.0)]).height > one.height
+    assert zoo.plot.words([("long ", 1.0)] * 60, width=200).height > 4 * one.height
+    with pytest.raises(DataError, match="at least one piece"):
+        zoo.plot.words([])

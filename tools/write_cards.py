@@ -122,11 +122,13 @@ def _weights(name: str, tag: str, weights: Any) -> list[str]:
 
 
 def _measured(info: Any) -> list[list[str]]:
-    """Returns the rows of measured.json, which lies beside weights that ship."""
+    """Returns the rows of measured.json, which lies beside weights that ship, or alone where a run
+    was measured whose weights do not."""
     first = next(iter(info.config.weights.values()), None)
-    if first is None or first.folder is None:
+    folder = info.name if first is None else first.folder
+    if folder is None or "/" in info.name:
         return []
-    file = shipped.ASSETS / first.folder / "measured.json"
+    file = shipped.ASSETS / folder / "measured.json"
     rows = []
     for key, value in (json.loads(file.read_text()) if file.is_file() else {}).items():
         found = value if isinstance(value, dict) else {"value": value}

@@ -20,7 +20,17 @@ from zoo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["attention", "heat", "matrix", "save", "seen", "sheet", "speech"]
+__all__ = [
+    "attention",
+    "heat",
+    "matrix",
+    "save",
+    "seen",
+    "sheet",
+    "speech",
+    "table",
+    "words",
+]
 
 # The colours of matplotlib's inferno at eighths: equal steps look equally large, in grey and to the
 # colour-blind too.
@@ -186,6 +196,72 @@ def speech(
     return page
 
 
+def table(weights: Any, rows: Sequence[str], columns: Sequence[str], cell: int = 24) -> Image:
+    """Returns shares (r c) of 0 to 1 as a grid of colours, each row and column with its words:
+    attention from the tokens of `rows` to those of `columns`."""
+    from PIL import Image, ImageDraw
+
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.shape != (len(rows), len(columns)):
+        raise DataError(f"table takes a name per row and per column, got {shares.shape}.")
+    font = _font(cell * 0.55)
+    left, top = (
+        int(max(font.getlength(_visible(word)) for word in names)) + cell // 2
+        for names in (rows, columns)
+    )
+    image = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), _PAPER)
+    draw = ImageDraw.Draw(image)
+    for i, word in enumerate(rows):
+        place = (left - cell // 4, top + cell * i + cell // 2)
+        draw.text(place, _visible(word), _INK, font, anchor="rm")
+    for j, word in enumerate(columns):  # upright, to be read from below
+        strip = Image.new("RGB", (top, cell), _PAPER)
+        place = (cell // 4, cell // 2)
+        ImageDraw.Draw(strip).text(place, _visible(word), _INK, font, anchor="lm")
+        image.paste(strip.rotate(90, expand=True), (left + cell * j, 0))
+    colours = _coloured(shares / max(shares.max(), 1e-12)).round().astype(int)
+    for i, j in np.ndindex(shares.shape):
+        x, y = left + cell * j, top + cell * i
+        draw.rectangle((x, y, x + cell - 2, y + cell - 2), tuple(colours[i, j].tolist()))
+    return image
+
+
+def words(
+    pieces: Sequence[tuple[str, float]], high: float | None = None, width: int = 760, size: int = 15
+) -> Image:
+    """Returns a text whose pieces stand on colours: white for 0, red for `high` (the largest) and
+    more. Line breaks in the pieces break lines, and so does the width in pixels."""
+    from PIL import Image, ImageDraw
+
+    if not pieces:
+        raise DataError("words needs at least one piece.")
+    font, line = _font(size), round(size * 1.7)
+    high = max((value for _, value in pieces), default=0.0) if high is None else high
+    advance = font.getlength("n")
+    boxes: list[tuple[float, int, float, str, float]] = []  # x, line, width, words, value
+    x, y = 8.0, 0
+    for piece, value in pieces:
+        for part in piece.replace("\t", "    ").splitlines(keepends=True):
+            shown = part.rstrip("\r\n")
+            wide = max(font.getlength(shown.replace(" ", "n")), advance / 2)
+            if x + wide > width - 8 and x > 8:
+                x, y = 8.0, y + 1
+            boxes.append((x, y, wide, shown, value))
+            x += wide
+            if shown != part:
+                x, y = 8.0, y + 1
+    last = max(row for _, row, *_ in boxes)
+    image = Image.new("RGB", (width, line * (last + 1) + 12), _PAPER)
+    draw = ImageDraw.Draw(image)
+    for x, row, wide, shown, value in boxes:
+        share = min(max(value / max(high, 1e-12), 0.0), 1.0)
+        shade = tuple(round(255 + (c - 255) * share * 0.85) for c in (214, 50, 40))
+        top = 6 + line * row
+        draw.rectangle((x, top, x + wide - 1, top + line - 3), shade)
+        draw.text((x + (wide - font.getlength(shown)) / 2, top + 2), shown, _INK, font)
+    return image
+
+
 def save(image: Image, path: str | Path) -> Path:
     """Writes a picture in the format that the file's name says; makes its folder when it is new."""
     path = Path(path)
@@ -234,6 +310,13 @@ def _shade(share: float, right: bool) -> tuple[int, int, int]:
     full = (26, 95, 180) if right else (200, 40, 40)
     depth = 0.15 + 0.85 * share if right else 0.35 + 0.65 * share
     return tuple(round(255 + (c - 255) * depth) for c in full)  # type: ignore[return-value]
+
+
+def _visible(word: str) -> str:
+    """Returns a token as one line: its line breaks and leading blanks as signs."""
+    line = word.replace("\n", "\u00b6").replace("\t", "\u00bb")
+    blanks = len(line) - len(line.lstrip(" "))
+    return "\u00b7" * min(blanks, 3) + line.strip(" ")[:16]
 
 
 def _font(size: float) -> Any:

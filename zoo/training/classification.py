@@ -1,6 +1,6 @@
 """Training a classifier: cross-entropy, label smoothing, mixup and cutmix; accuracy."""
 
-# b batch, c channels, h w pixels, k classes
+# b batch, c channels, h w pixels, n tokens, k classes
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _STREAM = 16  # of random numbers; augmentation has the ones below
 
 
 class Classification(Objective):
-    """Batches hold `pixels` (b c h w) and `labels` (b); the model gives `.logits` (b k)."""
+    """Batches hold `labels` (b) and `pixels` (b c h w), or `tokens` (b n) with their `mask` (b n);
+    the model gives `.logits` (b k). What mixes pictures leaves text alone."""
 
     metric = "accuracy"
     config: ClassificationConfig
@@ -41,13 +42,13 @@ class Classification(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Returns the cross-entropy with smoothed (and mixed) targets."""
-        pixels, labels = batch["pixels"], batch["labels"]
-        if not (self.config.mixup or self.config.cutmix):
-            logits = _logits(model, pixels)
+        labels = batch["labels"]
+        if not (self.config.mixup or self.config.cutmix) or "pixels" not in batch:
+            logits = _logits(model, batch)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.config.smoothing)
             return Loss(loss, {"accuracy": (logits.argmax(-1) == labels).float().mean()})
-        pixels, partners, share = self.mix(pixels, batch["seeds"])
-        logits = _logits(model, pixels)
+        pixels, partners, share = self.mix(batch["pixels"], batch["seeds"])
+        logits = _logits(model, {"pixels": pixels})
         own, other = (
             F.cross_entropy(logits, target, label_smoothing=self.config.smoothing, reduction="none")
             for target in (labels, labels[partners])
@@ -87,7 +88,7 @@ class Classification(Objective):
         """Returns the sums of `loss` (plain cross-entropy), `accuracy` and, with more classes
         than k, `top-k`."""
         labels, valid = batch["labels"], batch["valid"]
-        logits, count = _logits(model, batch["pixels"]), valid.sum()
+        logits, count = _logits(model, batch), valid.sum()
         losses = F.cross_entropy(logits, labels, reduction="none")
         sums = {"loss": losses, "accuracy": (logits.argmax(-1) == labels).float()}
         for k in self.config.top:
@@ -96,8 +97,9 @@ class Classification(Objective):
         return {name: ((values * valid).sum(), count) for name, values in sums.items()}
 
 
-def _logits(model: nn.Module, pixels: Tensor) -> Tensor:
-    output = model(pixels)
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    is_text = "tokens" in batch
+    output = model(batch["tokens"], batch.get("mask")) if is_text else model(batch["pixels"])
     return (output if isinstance(output, Tensor) else output.logits).float()
 
 

@@ -50,6 +50,8 @@ def layered(
         prefix = _prefix(module)
         if not any(name.startswith(prefix) for name in names):
             raise ConfigError(f"bases.{module}: the model has no module of this name.")
+        if not any(name.startswith(prefix) for name in wanted):
+            continue  # the model holds all of it by now
         weights = open_base(base)
         found |= {prefix + name: weights[name] for name in weights if prefix + name in wanted}
     return {**found, **own}

@@ -8,7 +8,7 @@ import torch
 
 from zoo.data.text import stdlib
 from zoo.data.text.split import in_split, is_held_out
-from zoo.data.text.stdlib import TokenWindows, modules, stdlib_texts
+from zoo.data.text.stdlib import ScoredWindows, TokenWindows, modules, stdlib_texts
 from zoo.errors import ConfigError, DataError
 from zoo.registry import build, read_node, resolve, to_mapping
 
@@ -99,6 +99,20 @@ def test_training_windows_begin_where_their_seed_says(few, tokenizer):
     assert windows.batch([2], seeds[1:2])["tokens"].equal(windows.batch([2], seeds[1:2])["tokens"])
 
 
+@pytest.mark.parametrize(("length", "context"), [(64, 0), (64, 40), (50, 48), (33, 1)])
+def test_scored_windows_count_every_token_once(few, tokenizer, length, context):
+    texts = list(stdlib_texts())
+    windows = ScoredWindows(tokenizer, texts, length, context)
+    ids = [[*tokenizer.encode(text, control=False), tokenizer.eos_id] for text in texts]
+    row = torch.tensor([tokenizer.eos_id, *(number for row in ids for number in row)])
+    batch = windows.batch(range(len(windows)))
+    assert batch["tokens"].shape == batch["scored"].shape == (len(windows), length)
+    assert batch["tokens"][batch["scored"]].equal(row[1:])  # once each, in order
+    assert batch["scored"][1:].int().argmax(-1).min() >= max(context, 1)
+    total = batch["scored"].sum() * batch["bytes_per_token"][0]
+    assert float(total) == pytest.approx(windows.bytes)
+
+
 def test_the_node(few, tokenizer):
     config = resolve("data", {"name": "stdlib", "length": 32, "held_out": 0.5})
     assert resolve("data", to_mapping(config)) == config
@@ -111,6 +125,9 @@ def test_the_node(few, tokenizer):
         data.split("train", SimpleNamespace(tokenizer=None))
     with pytest.raises(DataError, match="less than one window of 10000000"):
         build(resolve("data", {"name": "stdlib", "length": 10**7})).split("train", model)
+    assert "scored" in test.batch([0]) and "scored" not in train.batch([0])
+    with pytest.raises(ConfigError, match="at most 30 can be context"):
+        resolve("data", {"name": "stdlib", "length": 32, "context": 31})
     with pytest.raises(ConfigError, match="at least 2"):
         resolve("data", {"name": "stdlib", "length": 1})
 

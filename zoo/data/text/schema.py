@@ -26,8 +26,41 @@ class StdlibConfig(TextDataConfig):
         "source", "whole files, or only the English in their docstrings"
     )
     length: int = setting(256, "tokens of a sample", low=2)
+    context: int = setting(
+        0, "of these, how many at the start of a held-out sample are read and not scored", low=0
+    )
     held_out: float = setting(
         0.05, "share of the modules held out, by their names' hash", low=0.0, high=0.9
+    )
+
+    def check(self) -> None:
+        if self.context >= self.length - 1:
+            raise ConfigError(
+                f"context: of {self.length} tokens at most {self.length - 2} can be context."
+            )
+
+
+@kind("data", "packages", builds="zoo.data.text.packages:PackagesData")
+@dataclass(kw_only=True)
+class PackagesConfig(TextDataConfig):
+    """Pieces of the standard library's modules, each labelled with the package it is from."""
+
+    packages: list[str] = setting(
+        [
+            "asyncio",
+            "distutils",
+            "email",
+            "idlelib",
+            "lib2to3",
+            "multiprocessing",
+            "tkinter",
+            "unittest",
+        ],
+        "the classes",
+    )
+    length: int = setting(128, "tokens of a piece, the class token not counted", low=2)
+    held_out: float = setting(
+        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zoo.data.base import Batch, Dataset
     from zoo.data.text.schema import StdlibConfig
 
-__all__ = ["StdlibData", "TokenWindows", "modules", "stdlib_texts"]
+__all__ = ["ScoredWindows", "StdlibData", "TokenWindows", "modules", "source_of", "stdlib_texts"]
 
 _SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
@@ -64,18 +64,23 @@ def stdlib_texts(
     """
     if content not in ("source", "docstrings"):
         raise DataError(f"content: must be source or docstrings, got {content!r}.")
-    for name, path in modules().items():
+    for name in modules():
         if not in_split(name, split, held_out):
             continue
-        try:
-            with tokenize.open(path) as file:  # as Python itself reads it, coding cookie and all
-                text = file.read()
-        except (OSError, SyntaxError, UnicodeDecodeError):
-            continue  # a file that Python could not import either
+        text = source_of(name)
         if content == "docstrings":
             text = "\n\n".join(_docstrings(text))
         if text.strip():
             yield text
+
+
+def source_of(module: str) -> str:
+    """Returns the source of a module, "" of one that Python could not import either."""
+    try:
+        with tokenize.open(modules()[module]) as file:  # as Python reads it, coding cookie and all
+            return file.read()
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ""
 
 
 def _docstrings(source: str) -> Iterator[str]:
@@ -100,11 +105,13 @@ class StdlibData:
 
     def split(self, name: str, model: Any = None) -> Dataset:
         """Returns windows over the texts of "train" or "test", with the end token between
-        modules."""
+        modules; those of "test" say what counts."""
         config = self.config
         tokenizer = text_tokenizer(model)
         texts = stdlib_texts(name, config.content, config.held_out)  # type: ignore[arg-type]
-        return TokenWindows(tokenizer, texts, config.length)
+        if name == "train":
+            return TokenWindows(tokenizer, texts, config.length)
+        return ScoredWindows(tokenizer, texts, config.length, config.context)
 
 
 def text_tokenizer(model: Any) -> Any:
@@ -151,3 +158,40 @@ class TokenWindows:
             starts.clamp_(max=len(self.tokens) - self.length)
         places = starts[:, None] + torch.arange(self.length)
         return {"tokens": self.tokens[places].long()}
+
+
+class ScoredWindows(TokenWindows):
+    """Held-out windows that overlap by `context`, so that each token is scored once, and all but
+    the first ones are predicted from at least so many before them.
+
+    The row begins with an end token, from which the first text's first token is predicted. A batch
+    also holds `scored` (b n), bool, and `bytes_per_token` (b), the mean over all texts.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Any, length: int, context: int = 0) -> None:
+        import torch
+
+        super().__init__(tokenizer, texts, length)
+        if tokenizer.eos_id is not None:
+            first = torch.tensor([tokenizer.eos_id], dtype=torch.int32)
+            self.tokens = torch.cat([first, self.tokens])
+        self.fresh = length - max(context, 1)  # what is predicted comes after what predicts it
+        self.bytes_per_token = self.bytes / (len(self.tokens) - 1)
+
+    def __len__(self) -> int:
+        rest = len(self.tokens) - self.length
+        return 1 + -(-rest // self.fresh)
+
+    def batch(self, indices: Sequence[int], seeds: Tensor | None = None) -> Batch:
+        import torch
+
+        wanted = torch.tensor(indices) * self.fresh
+        starts = wanted.clamp(max=len(self.tokens) - self.length)  # the last one has more context
+        places = starts[:, None] + torch.arange(self.length)
+        new = wanted + self.length - self.fresh
+        new[wanted == 0] = 1
+        return {
+            "tokens": self.tokens[places].long(),
+            "scored": places >= new[:, None],
+            "bytes_per_token": torch.full((len(places),), self.bytes_per_token),
+        }

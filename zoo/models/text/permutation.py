@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.errors import ConfigError
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead
 from zoo.models.text.schema import PermutationLMConfig
+from zoo.models.text.verbs import ReadsText
 from zoo.nn.attention import Context, Record
 from zoo.nn.linear import fill_normal_
 from zoo.nn.mask import Mask
@@ -20,7 +21,7 @@ from zoo.registry import build
 __all__ = ["PermutationLM"]
 
 
-class PermutationLM(nn.Module):
+class PermutationLM(nn.Module, ReadsText):
     """Tokens and an order to predict them in; scores of the predicted places out.
 
     Without `targets` only the content stream runs and every place is scored from what its mask

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from zoo.data.base import Batch, Data
 from zoo.data.draw import uniform
+from zoo.data.loader import EvalLoader
+from zoo.data.text.stdlib import ScoredWindows
 from zoo.errors import ConfigError
-from zoo.training.distributed import unwrap
+from zoo.training.distributed import World, unwrap
 from zoo.training.text.common import TokenObjective
 from zoo.training.text.schema import NextTokenConfig
 
@@ -46,6 +48,8 @@ class NextToken(TokenObjective):
         if "mask" in batch:
             arguments["mask"] = batch["mask"][:, :-1]
             places = batch["mask"][:, 1:].bool()
+        if "scored" in batch:
+            places = places & batch["scored"][:, 1:]
         if self.config.prefix:
             share = uniform(seeds.to(tokens.device), 1, 3)[:, 0]
             prefix = 1 + (share * (inputs.shape[1] - 1)).long()  # b
@@ -54,42 +58,30 @@ class NextToken(TokenObjective):
             places = places & (torch.arange(inputs.shape[1]) >= prefix[:, None] - 1)
         return arguments, targets, places
 
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Returns also the sums of `bits_per_byte`, where the data knows the texts' bytes."""
+        sums = super().measure(model, batch)
+        if "bytes_per_token" in batch:
+            nats, count = sums["loss"]
+            size = count.double() * batch["bytes_per_token"][0].double()
+            sums["bits_per_byte"] = (nats.double() / math.log(2), size)
+        return sums
 
-@torch.inference_mode()
+    def higher_is_better(self, name: str) -> bool:
+        return name == "accuracy"
+
+
 def bits_per_byte(
     model: Any, texts: list[str], length: int, context: int, batch: int = 16
 ) -> dict[str, float]:
     """Returns the bits that a model needs per UTF-8 byte of texts, every token counted once.
 
     Texts are joined by the end token, as in training, and the first one is predicted from it.
-    Windows of `length` tokens overlap by `context`: every token but the first ones is predicted
-    from at least so many before it.
+    Windows of `length` tokens overlap by `context` (see `ScoredWindows`).
     """
-    tokenizer = model.tokenizer
-    end = tokenizer.eos_id
-    row = [end]
-    for ids in tokenizer.encode(texts, special=False, control=False):
-        row += [*ids, end]
-    tokens = torch.tensor(row)
-    fresh = length - context
-    starts = list(range(0, len(row) - 1, fresh))
-    nats, count = 0.0, 0
-    for first in range(0, len(starts), batch):
-        for start in _equal(starts[first : first + batch], len(row), length):
-            places = torch.tensor(start)[:, None] + torch.arange(
-                min(length, len(row) - 1 - start[0])
-            )
-            logs = model(tokens[places]).logits.float().log_softmax(-1)
-            picked = -logs.gather(-1, tokens[places + 1][..., None])[..., 0]
-            for index, begin in enumerate(start):
-                new = picked[index] if begin == 0 else picked[index, context:]
-                nats += float(new.double().sum())
-                count += len(new)
-    size = sum(len(text.encode()) for text in texts)
-    return {"bits_per_byte": nats / math.log(2) / size, "tokens": count, "bytes": size}
-
-
-def _equal(starts: list[int], total: int, length: int) -> list[list[int]]:
-    """Returns the starts of whole windows together, and shorter last ones each alone."""
-    whole = [s for s in starts if s + length <= total - 1]
-    return ([whole] if whole else []) + [[s] for s in starts if s + length > total - 1]
+    windows = ScoredWindows(model.tokenizer, texts, length, context)
+    objective = NextToken(NextTokenConfig())
+    loader = EvalLoader(windows, batch=batch, workers=0)
+    with torch.inference_mode():
+        metrics = objective.evaluate(model, loader, World())
+    return {**metrics, "tokens": len(windows.tokens) - 1, "bytes": windows.bytes}

@@ -39,7 +39,9 @@ class SpanCorruptionConfig(ObjectiveConfig):
 
     rate: float = setting(0.15, "share of the tokens in spans", above=0.0, high=0.9)
     length: float = setting(3.0, "mean length of a span", low=1.0)
-    sentinels: int = setting(100, "sentinel tokens, the last ones of the vocabulary", low=1)
+    sentinels: int = setting(
+        100, "sentinels at most: <extra_id_n>, else the last tokens of the vocabulary", low=1
+    )
 
 
 @kind("objective", "ul2", builds="zoo.training.text.spans:MixtureOfDenoisers")
@@ -48,7 +50,9 @@ class MixtureOfDenoisersConfig(ObjectiveConfig):
     """Short spans, long or many spans, and continuation, each under its own mode token (Tay et al.
     2022, arXiv 2205.05131, section 3.1.1)."""
 
-    sentinels: int = setting(100, "sentinel tokens, the last ones of the vocabulary", low=1)
+    sentinels: int = setting(
+        100, "sentinels at most: <extra_id_n>, else the last tokens of the vocabulary", low=1
+    )
     modes: list[int] = setting([], "ids of the mode tokens R, X and S; none are put in when empty")
 
 

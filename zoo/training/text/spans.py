@@ -72,8 +72,12 @@ class SpanCorruption(TokenObjective):
             if plain.special(role) is None:
                 raise ConfigError(f"special.{role}: the objective needs this token.")
         self.start, self.end, self.pad = (plain.special(r) for r in ("start", "eos", "pad"))
-        last = config.vocabulary
-        self.sentinels = list(range(last - 1, last - 1 - self.config.sentinels, -1))
+        special = {plain.tokenizer.id_to_token(i): i for i in sorted(plain.tokenizer.special_ids)}
+        named = [special.get(f"<extra_id_{n}>") for n in range(self.config.sentinels)]
+        self.sentinels = [number for number in named if number is not None]
+        if not self.sentinels:  # a vocabulary without such tokens leaves its last ones to them
+            last = config.vocabulary
+            self.sentinels = list(range(last - 1, last - 1 - self.config.sentinels, -1))
 
     def corrupted(self, tokens: list[int], seed: Tensor) -> tuple[list[int], list[int]]:
         """Returns (source, target) of one text."""
