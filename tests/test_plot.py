@@ -138,3 +138,20 @@ def test_words_redden_with_their_value_and_break_their_lines():
     assert zoo.plot.words([("long ", 1.0)] * 60, width=200).height > 4 * one.height
     with pytest.raises(DataError, match="at least one piece"):
         zoo.plot.words([])
+
+
+def test_speech_shows_a_waveform_features_and_words():
+    from zoo.models.speech.transcript import Word
+
+    wave = np.zeros(16000)
+    wave[8000:] = np.sin(np.arange(8000))
+    features = np.zeros((100, 40))
+    features[:, :20] = 1  # the low half is bright, so the lower half of the picture is
+    picture = np.asarray(zoo.plot.speech(wave, 16000, features, [Word("one", 0.5, 0.9, 1.0)], 400))
+    blue = (picture[:90] == (26, 95, 180)).all(-1)
+    assert blue[:, 210:].sum() > 5 * blue[:, :190].sum()
+    shades = picture[110:240, 20].astype(int).sum(-1)
+    assert shades[-1] > shades[0]
+    assert (picture[:, 200] == (200, 40, 40)).all(-1).sum() > 200  # where the word begins
+    with pytest.raises(DataError, match="one row of samples"):
+        zoo.plot.speech(np.zeros((2, 5)), 16000, features)

@@ -154,3 +154,18 @@ def test_a_missing_synthesiser_is_named(monkeypatch):
     monkeypatch.setattr(espeak.sys, "executable", "/bin/false")
     with pytest.raises(DataError, match="cannot be synthesised"), warnings.catch_warnings():
         espeak.synthesise([])
+
+
+def test_pauses_move_words_and_change_none_of_them():
+    from zoo.data.speech.pauses import with_pauses
+
+    one = shipped("digits")[3]
+    paused, again, other = (with_pauses(one, seed, 0.5) for seed in (1, 1, 2))
+    assert np.array_equal(paused.wave, again.wave) and len(paused.wave) != len(other.wave)
+    assert paused.text == one.text and len(paused.wave) > len(one.wave)
+    for index, (new, old) in enumerate(zip(paused.words, one.words)):
+        first, last = int(old[1] * one.rate), int(old[2] * one.rate)
+        start = round(new[1] * one.rate)
+        same = paused.wave[start : start + last - first - 2]
+        assert np.array_equal(same, one.wave[first : last - 2]), index
+    assert paused.words[-1][2] <= paused.seconds
