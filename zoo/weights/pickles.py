@@ -15,6 +15,13 @@ from zoo.weights.shard import broken
 
 __all__ = ["read_pickle", "read_settings"]
 
+# Objects that people meet in the wild, by the beginning of their class's name, and what to do.
+WAYS_OUT = {
+    "dall_e.": "use a state dict instead: the encoder's is zoo.load('flava-image-codebook', "
+    "allow_pickle=True), the decoder has none that is public",
+}
+USUAL_WAY = "use a state dict instead, best as safetensors"
+
 
 def read_pickle(path: Path, inside: str | None = None) -> dict[str, MemoryTensor]:
     """The tensors of a `.bin`/`.pt` file by `torch.load(weights_only=True)`, memory-mapped.
@@ -55,9 +62,11 @@ def _load(path: Path) -> Any:
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except pickle.UnpicklingError as error:
+        clue = _first_clue(error)
+        way = next((w for start, w in WAYS_OUT.items() if clue.startswith(start)), USUAL_WAY)
         raise WeightsError(
-            f"{path} is a whole pickled object, not tensors ({_first_clue(error)}), and would run "
-            "its author's code; use a state dict instead, best as safetensors."
+            f"{path} is a whole pickled object, not tensors ({clue}), and would run its author's "
+            f"code; {way}."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise broken(path, f"cannot be read ({_first_clue(error)})") from None

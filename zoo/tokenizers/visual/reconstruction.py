@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.tokenizers.visual.schema import ReconstructionConfig
+from zoo.tokenizers.visual.schema import LogitLaplaceConfig, ReconstructionConfig
 
 __all__ = ["AbsoluteError", "LogitLaplace", "SquaredError"]
 
@@ -41,10 +41,16 @@ class LogitLaplace(SquaredError):
     Targets must lie inside (0, 1): that is what a model's `span` is for.
     """
 
+    def __init__(self, config: LogitLaplaceConfig) -> None:
+        super().__init__(config)
+        self.floor = config.floor
+
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Returns the mean negative log-likelihood in nats; below 0 where the density is above
         1."""
         centre, log_width = prediction.float().chunk(2, dim=1)
+        if self.floor is not None:
+            log_width = log_width.clamp(min=self.floor)
         x = target.float()
         distance = (torch.logit(x) - centre).abs() * (-log_width).exp()
         return (distance + log_width + (2 * x * (1 - x)).log()).mean()

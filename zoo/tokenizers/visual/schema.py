@@ -178,3 +178,8 @@ class LogitLaplaceConfig(ReconstructionConfig):
     of the range has any mass (Ramesh 2021, arXiv 2102.12092, appendix A.3)."""
 
     maps: ClassVar[int] = 2
+    floor: float | None = setting(
+        None,
+        "smallest log-width: where areas are exactly even the density has no bound, and they alone "
+        "would be learned",
+    )

@@ -19,14 +19,17 @@ NOT_STORED = (
 )  # fmt: skip
 
 
-def refuse_what_is_lost(format: Any, config: Any, public: dict[str, Any]) -> dict[str, Any]:
+def refuse_what_is_lost(
+    format: Any, config: Any, public: dict[str, Any], ignore: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Returns `public` if reading it gives `config` again; raises ConfigError naming what is lost.
 
     This is what keeps an export honest: a part that the format has no word for is not dropped.
+    `ignore` lists keys that do not touch what the loaded model computes.
     """
     back = resolve("model", {"kind": config.zoo_kind, **format.read_config(public, _names(config))})
     ours, theirs = _comparable(config), _comparable(back)
-    lost = [path for path in differences(ours, theirs) if not path.startswith(NOT_STORED)]
+    lost = [p for p in differences(ours, theirs) if not p.startswith((*NOT_STORED, *ignore))]
     if lost:
         ours, theirs = _at(ours, lost[0]), _at(theirs, lost[0])
         raise ConfigError(
@@ -37,12 +40,16 @@ def refuse_what_is_lost(format: Any, config: Any, public: dict[str, Any]) -> dic
 
 def _names(config: Any) -> frozenset[str]:
     """Returns the public names in a file of this config that its config.json is silent about."""
+    if config.zoo_kind != "vit":
+        return frozenset()
     known = {"pooler.dense.weight": config.projection, "embeddings.mask_token": config.mask_token}
     return frozenset(name for name, present in known.items() if present)
 
 
 def _comparable(config: Any) -> dict[str, Any]:
     """Returns the plain config with what is only another way to write the same made equal."""
+    if config.zoo_kind != "vit":
+        return to_mapping(config)
     from zoo.nn.attention import head_shape  # torch is there when a model is exported
     from zoo.nn.feedforward import hidden_width
 

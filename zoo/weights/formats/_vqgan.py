@@ -8,7 +8,14 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.weights.map import Fuse, Optional, Rename, Rule, Squeeze
 
-__all__ = ["Names", "network", "network_rows", "quantizer_rows", "same_network"]
+__all__ = ["TRAINING_ONLY", "Names", "network", "network_rows", "quantizer_rows", "same_network"]
+
+# Keys of ours that no public config has: how it is trained, how raw pictures are brought to size.
+TRAINING_ONLY = (
+    "reconstruction", "resize", "interpolation", "image",
+    *(f"quantizer.{key}" for key in ("commitment", "ema", "revive", "hard", "temperature", "kl",
+                                     "anneal", "bias")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from zoo.errors import ConfigError
 from zoo.weights.formats import Format
 from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._vqgan import (
+    TRAINING_ONLY,
     Names,
     network,
     network_rows,
@@ -258,7 +259,7 @@ def weight_map(
 
 
 def _checked(format: Format, config: Any, public: dict[str, Any]) -> dict[str, Any]:
-    return refuse_what_is_lost(format, config, public)
+    return refuse_what_is_lost(format, config, public, TRAINING_ONLY)
 
 
 _TRAINING = ("loss.",)  # a discriminator and LPIPS travel with taming's checkpoints
