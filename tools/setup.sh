@@ -12,7 +12,7 @@ venv=${VENV:-.venv}
 stamp=$venv/.installed
 needs_gb=9 # 6.0 measured after installing, and room for what is unpacked
 shopt -s nullglob
-inputs=(pyproject.toml setup.py constraints.txt tools/setup.sh plugins/*/pyproject.toml)
+inputs=(pyproject.toml setup.py constraints.txt tools/setup.sh tools/references.txt plugins/*/pyproject.toml)
 
 say() { printf 'zoo: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -74,6 +74,15 @@ install() {
     "$venv/bin/python" -m pip install --disable-pip-version-check -c constraints.txt "${targets[@]}"
 }
 
+# What tests compare with and whose own pins would take everything else back in time.
+install_references() {
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --python "$venv/bin/python" --no-deps -r tools/references.txt
+    else
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r tools/references.txt
+    fi
+}
+
 is_current && exit 0
 if [[ -e $venv/bin/python ]]; then
     works "$venv/bin/python" "import sys; sys.exit(sys.version_info < (3, 10))" ||
@@ -95,6 +104,7 @@ fi
 [[ -e $venv/bin/python ]] || make_venv
 rm -f "$stamp"
 install
+install_references
 works "$venv/bin/python" "import zoo, torch" || die "the installation went through, but zoo does not import; see: $venv/bin/python -c 'import zoo, torch'."
 printf '%s\n' "$wanted" >"$stamp"
 say "set-up done: $venv/bin/zoo"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-INPUTS = ("pyproject.toml", "setup.py", "constraints.txt", "tools/setup.sh")
+INPUTS = ("pyproject.toml", "setup.py", "constraints.txt", "tools/setup.sh", "tools/references.txt")
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 

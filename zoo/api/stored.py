@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ def find_stored(
         path = folder = _folder_of(parsed)
         format_name = _format_of(folder, allow_pickle)
     else:
+        _warn_of_licence(parsed, typed)
         path, format_name = weights_of_tag(parsed, typed)
         folder = path if path.is_dir() else path.parent
     if parsed.scheme == "hf":
@@ -82,6 +84,22 @@ def find_stored(
     tuned = is_tuned(typed) and is_tuned(config_with((), {}))
     foreign = bool(parsed.scheme) and not overrides and not keys
     return Stored(typed, weights, folder, tuned, foreign)
+
+
+# Parts of a licence's name that say that not everyone may do everything with the weights.
+_RESTRICTED = {"nc", "noncommercial", "openrail", "openrail++", "rail", "research"}
+
+
+def _warn_of_licence(parsed: Name, typed: Any) -> None:
+    """Warns of weights whose licence restricts what they may be used for."""
+    tag = typed.weights.get(parsed.tag) if parsed.tag else next(iter(typed.weights.values()), None)
+    licence = (tag and tag.license) or typed.card.license
+    if licence and _RESTRICTED & set(licence.lower().replace("_", "-").split("-")):
+        warnings.warn(
+            f"The weights of {parsed.name!r} are under {licence}, which restricts what they may be "
+            "used for; read it before you use or pass them on.",
+            stacklevel=4,
+        )
 
 
 def stored_weights(name: str, allow_pickle: bool = False) -> Mapping[str, Any]:
