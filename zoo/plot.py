@@ -24,6 +24,7 @@ __all__ = [
     "attention",
     "heat",
     "matrix",
+    "overlay",
     "save",
     "seen",
     "sheet",
@@ -71,9 +72,15 @@ def attention(
     if head is not None and not 0 <= head < len(maps):
         raise ConfigError(f"head: the model has heads 0 to {len(maps) - 1}, got {head}.")
     weights = maps.mean(0) if head is None else maps[head]
-    picture = _fit(seen(model, image).convert("RGB"), size)
     low, high = weights.min(), weights.max()
     shares = (weights - low) / max(high - low, 1e-12)  # of the strongest patch
+    return overlay(seen(model, image).convert("RGB"), shares, size, strength)
+
+
+def overlay(picture: Image, shares: Any, size: int = 224, strength: float = 0.75) -> Image:
+    """Returns a picture under a map (r c) of numbers from 0 to 1: where it is 1, the map's colour
+    covers `strength` of the picture, where it is 0 nothing."""
+    picture, shares = _fit(picture, size), np.asarray(shares, dtype=np.float64)
     mask = np.asarray(_resized(shares, picture.size), dtype=np.float64).clip(0, 1)
     colours = _coloured(mask)
     blend = (strength * mask)[..., None]
