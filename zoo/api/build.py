@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def save(
     model: Any, folder: str | Path, format: str = "zoo", only: Sequence[str] | None = None
 ) -> Path:
     """Writes a model to a folder that `zoo.load("dir:…")` reads; `format` names a public layout
-    instead of ours.
+    instead of ours, or is "public" for the one that fits.
 
     A public layout (for example "transformers-vit" or "timm-vit") opens in the library it comes
     from; what a tuning added is merged into its weights. `only` are patterns of the tensors to
@@ -122,13 +123,16 @@ def save(
     if only is not None:
         raise ConfigError(f"only: the layout {format!r} holds whole models.")
     from zoo.weights.files import save_weights
-    from zoo.weights.formats import find_format
+    from zoo.weights.formats import find_format, public_format
 
     refuse_inexact(model)
-    chosen = find_format(format, model.config.zoo_kind)
+    config, weights = merged_state(model)
+    if hasattr(model, "known_special"):  # which engines read from config.json
+        config = replace(config, special=model.known_special())
+    known = format != "public"
+    chosen = find_format(format, config.zoo_kind) if known else public_format(config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config, weights = merged_state(model)
     public = chosen.write_config(config)
     state = chosen.weight_map(config).export(weights)
     save_weights(state, folder / chosen.file, metadata={"format": "pt"})

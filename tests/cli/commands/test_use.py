@@ -74,7 +74,7 @@ def test_classify_needs_a_folder_with_files(zoo_command, tiny, tmp_path):
 
 
 def test_export_in_our_own_layout(zoo_command, tiny, tmp_path):
-    code, out, _ = zoo_command("export", f"dir:{tiny}", tmp_path / "out")
+    code, out, _ = zoo_command("export", f"dir:{tiny}", tmp_path / "out", "--format", "zoo")
     assert code == 0 and out == f"{tmp_path / 'out'}\n"
     ours, theirs = zoo.load(f"dir:{tiny}"), zoo.load(f"dir:{tmp_path / 'out'}")
     assert all((a == b).all() for a, b in zip(ours.parameters(), theirs.parameters()))

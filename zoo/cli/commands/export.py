@@ -1,7 +1,9 @@
 """A model in a public layout, which the library it comes from opens.
 
 Examples:
+    zoo export dir:runs/7 out/                           what vLLM, llama.cpp and CTranslate2 read
     zoo export dir:runs/7 out/ --format transformers-vit
+    zoo export gpt2 out/ --format zoo                    our own
     zoo export --formats
 """
 
@@ -19,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model with weights")
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="where to write it")
-    parser.add_argument("--format", default="zoo", help="the layout (default: zoo's own)")
+    parser.add_argument(
+        "--format", default="public", help="the layout (default: the public one that fits)"
+    )
     parser.add_argument("--dtype", help="fp32, bf16 or fp16 (default: as stored)")
     parser.add_argument("--formats", action="store_true", help="list the layouts instead")
     add_json(parser)

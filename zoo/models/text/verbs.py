@@ -62,6 +62,16 @@ class ReadsText:
             )
         return read_tokenizer(self.folder)
 
+    def known_special(self) -> dict[str, int]:
+        """Returns the ids of special tokens that an export states: the config's, and those of the
+        tokenizer that it does not give."""
+        try:
+            tokenizer = self.tokenizer
+        except DataError:  # weights came without one
+            return self.config.special
+        found = {role: tokenizer.special_id(role) for role in ("bos", "eos", "pad")}
+        return {**{r: i for r, i in found.items() if i is not None}, **self.config.special}
+
     def special(self, role: str) -> int | None:
         """Returns the id of a special token, as the config or else the tokenizer knows it."""
         found = self.config.special.get(role)

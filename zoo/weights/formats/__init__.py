@@ -22,7 +22,7 @@ from zoo.errors import ConfigError, PluginError, UnknownName
 if TYPE_CHECKING:
     from zoo.weights.map import WeightMap
 
-__all__ = ["Format", "find_format", "format_for", "formats", "register_format"]
+__all__ = ["Format", "find_format", "format_for", "formats", "public_format", "register_format"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,27 @@ def find_format(name: str, kind: str) -> Format:
     if known[name].kind != kind:
         raise ConfigError(f"Format {name!r} holds {known[name].kind} models, not {kind}.")
     return known[name]
+
+
+def public_format(config: Any) -> Format:
+    """Returns the first format that can say what a typed config of ours is, transformers' before
+    others; other engines convert from those.
+
+    Raises: ConfigError with the reason of the format that is meant for such models.
+    """
+    reasons: list[str] = []
+    fitting = [chosen for chosen in formats().values() if chosen.kind == config.zoo_kind]
+    for chosen in sorted(fitting, key=lambda chosen: not chosen.name.startswith("transformers-")):
+        try:
+            chosen.write_config(config)
+            return chosen
+        except ConfigError as error:
+            reasons.append(f"{chosen.name}: {error}")
+    why = f" ({reasons[0]})" if len(reasons) == 1 else ""
+    raise ConfigError(
+        f"No public layout of {config.zoo_kind} models can say what this one is{why}; format zoo "
+        "writes our own, and naming another tells what it cannot say."
+    )
 
 
 def format_for(config: Mapping[str, Any]) -> Format:
