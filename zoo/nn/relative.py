@@ -217,6 +217,7 @@ class RelativeScores(nn.Module):
             and mask.rules <= {"padding", "causal", "window"}
             and bias is None
             and context.places is None
+            and mask.place is None
             and not (self.segments and context.types is not None)
             and not (context.record is not None and context.record.attention)
         )

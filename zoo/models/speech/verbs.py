@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,19 +189,15 @@ class SpeechVerbs(ReadsText):
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
         raise NotImplementedError
 
-    def _evaluating(self) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def block() -> Iterator[None]:
-            was_training = self.training  # type: ignore[attr-defined]
-            self.eval()  # type: ignore[attr-defined]
-            try:
-                yield
-            finally:
-                self.train(was_training)  # type: ignore[attr-defined]
-
-        return block()
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Has the model in eval mode meanwhile."""
+        was_training = self.training  # type: ignore[attr-defined]
+        self.eval()  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self.train(was_training)  # type: ignore[attr-defined]
 
 
 class CTCVerbs(SpeechVerbs):
