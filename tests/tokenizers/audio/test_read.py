@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from zoo.errors import DataError
-from zoo.tokenizers.audio import as_list, audio_blocks, read_audio
+from zoo.tokenizers.audio.read import as_list, audio_blocks, read_audio
 from zoo.tokenizers.audio.resample import resampled, resampled_blocks
 
 ENCODED = [

@@ -17,7 +17,7 @@ from zoo.models.speech.align import ctc_align, transducer_align, words_of
 from zoo.models.speech.decoding import Label, Scorer, ctc_beam, ctc_greedy, transducer_greedy
 from zoo.models.speech.transcript import Transcript, Word, segments_of
 from zoo.models.text.verbs import ReadsText
-from zoo.tokenizers.audio import as_list, audio_blocks
+from zoo.tokenizers.audio.read import as_list, audio_blocks
 
 __all__ = ["CTCVerbs", "TransducerVerbs"]
 

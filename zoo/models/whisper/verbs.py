@@ -17,7 +17,7 @@ from zoo.models.whisper.decode import Hypothesis, decode_windows, detect
 from zoo.models.whisper.layout import language_code
 from zoo.models.whisper.longform import LongForm
 from zoo.models.whisper.options import SpeechOptions, speech_options
-from zoo.tokenizers.audio import as_list
+from zoo.tokenizers.audio.read import as_list
 
 __all__ = ["WhisperVerbs"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.errors import ConfigError, DataError
-from zoo.tokenizers.audio import as_list, read_audio
+from zoo.tokenizers.audio.read import as_list, read_audio
 from zoo.tokenizers.spectrogram.filterbank import features
 from zoo.tokenizers.spectrogram.schema import SpectrogramConfig
 from zoo.tokenizers.spectrogram.subsampling import build_subsampling, until

@@ -16,7 +16,7 @@ from zoo.nn.feedforward import ACTIVATIONS
 from zoo.nn.linear import Linear
 from zoo.nn.norm import LayerNorm
 from zoo.nn.schema import LayerNormConfig
-from zoo.tokenizers.audio import as_list, read_audio
+from zoo.tokenizers.audio.read import as_list, read_audio
 from zoo.tokenizers.spectrogram.schema import WaveformConfig
 from zoo.tokenizers.spectrogram.subsampling import Convolution, until
 
