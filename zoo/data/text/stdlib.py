@@ -171,11 +171,13 @@ class ScoredWindows(TokenWindows):
     def __init__(self, tokenizer: Any, texts: Any, length: int, context: int = 0) -> None:
         import torch
 
-        super().__init__(tokenizer, texts, length)
+        super().__init__(tokenizer, texts, 1)
         if tokenizer.eos_id is not None:
             first = torch.tensor([tokenizer.eos_id], dtype=torch.int32)
             self.tokens = torch.cat([first, self.tokens])
-        self.fresh = length - max(context, 1)  # what is predicted comes after what predicts it
+        self.length = min(length, len(self.tokens))  # short texts are one window
+        # what is predicted comes after what predicts it
+        self.fresh = max(self.length - max(context, 1), 1)
         self.bytes_per_token = self.bytes / (len(self.tokens) - 1)
 
     def __len__(self) -> int:
