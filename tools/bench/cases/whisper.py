@@ -111,14 +111,22 @@ def _openai(place: Path, features: Any) -> Any:
 
 
 def _transformers(place: Path, features: Any) -> Any:
-    from transformers import WhisperForConditionalGeneration
+    import torch
+    from transformers import GenerationMixin, WhisperForConditionalGeneration
+    from transformers.utils import logging
 
+    from zoo.models.whisper.layout import Layout
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     model = WhisperForConditionalGeneration.from_pretrained(place / "transformers-whisper").eval()
+    model.generation_config.begin_suppress_tokens = model.generation_config.suppress_tokens = None
+    prompt = torch.tensor([Layout(51865, 99, 1500, True).prompt("en", "transcribe", False)])
 
-    def run() -> list[int]:
-        out = model.generate(
-            features, language="en", task="transcribe", max_new_tokens=TOKENS, do_sample=False,
-            return_timestamps=False,
+    def run() -> list[int]:  # its loop alone, without what Whisper's own `generate` does around it
+        out = GenerationMixin.generate(
+            model, input_features=features, decoder_input_ids=prompt, max_new_tokens=TOKENS,
+            min_new_tokens=TOKENS, do_sample=False,
         )  # fmt: skip
         return out[0].tolist()[-TOKENS:]
 

@@ -94,7 +94,8 @@ class LongForm:
     def window(self) -> Tensor:  # m t
         """Returns the features of the window, what is no sound in it filled up."""
         part = self.features[:, self.seek : self.seek + self.size]
-        return F.pad(part, (0, self.sound.frames - part.shape[1]))
+        value = float(self.features[:, -1].min()) if self.sound.fill == "silence" else 0.0
+        return F.pad(part, (0, self.sound.frames - part.shape[1]), value=value)
 
     def prompt(self) -> list[int]:
         """Returns the tokens that the window's text follows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from zoo.errors import ConfigError
 from zoo.registry import kind, setting
@@ -20,6 +21,11 @@ class LogMelConfig(TokenizerConfig):
     window: int = setting(400, "samples of a Fourier transform", low=2)
     hop: int = setting(160, "samples from one frame to the next", low=1)
     seconds: int = setting(30, "length of a window of sound; shorter ones are filled up", low=1)
+    fill: Literal["zero", "silence"] = setting(
+        "zero",
+        "what follows the end of a long sound in its last window: zeros among the features, as "
+        "openai-whisper has it, or the silence that follows a clip",
+    )
 
     def check(self) -> None:
         if self.rate * self.seconds % (2 * self.hop):

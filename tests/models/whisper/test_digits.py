@@ -1,0 +1,64 @@
+"""The small Whisper that ships, on the speech that ships: voices that it never heard."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import zoo
+from zoo.data.speech.utterances import shipped
+from zoo.models.shipped import ASSETS
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zoo.load("whisper-digits", dtype="fp32")
+
+
+def test_it_hears_what_was_measured(model):
+    from torchaudio.functional import edit_distance
+
+    utterances = shipped("digits")
+    sounds = [(one.wave, one.rate) for one in utterances]
+    found = model.transcribe(sounds, batch_size=48, temperatures=[0.0], words=True)
+    pairs = [(one.text.split(), other.text.split()) for one, other in zip(utterances, found)]
+    wrong = sum(edit_distance(said, heard) for said, heard in pairs)
+    words = sum(len(said) for said, _ in pairs)
+    measured = json.loads((ASSETS / "whisper-digits" / "measured.json").read_text())
+    assert f"{wrong} of {words} words" in measured["shipped_speech"]["value"]
+    late = [
+        abs(word.start - start)
+        for one, other in zip(utterances, found)
+        if [word.text.strip() for word in other.words] == one.text.split()
+        for word, (_, start, _) in zip(other.words, one.words)
+    ]
+    assert len(late) > 60 and np.mean(late) < 0.1
+
+
+def test_it_hears_nothing_in_silence(model):
+    assert model.transcribe(torch.zeros(48000), temperatures=[0.0]).text == ""
+
+
+def test_the_command_writes_what_is_said(tmp_path, capsys):
+    from zoo.cli import main
+
+    for index, one in enumerate(shipped("digits")[:2]):
+        soundfile.write(tmp_path / f"{index}.wav", one.wave, one.rate)
+    (tmp_path / "2.wav").write_bytes(b"no sound")
+    words = ["transcribe", "whisper-digits", *(str(tmp_path / f"{i}.wav") for i in range(3))]
+    assert main([*words, "--option", "temperatures=[0.0]"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].endswith("\tthree") and "2.wav cannot be read as sound" in err
+    options = ["--format", "srt", "--format", "json", "--out", str(tmp_path / "out"), "--words"]
+    assert main([*words[:3], *options, "--beam", "2", "--batch-size", "1"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"0.srt", "0.json"}
+    content = json.loads((tmp_path / "out" / "0.json").read_text())
+    assert content["language"] == "en" and content["segments"][0]["words"][0]["text"] == "three"
+    assert main([*words[:3], *words[2:3], "--format", "txt"]) == 2
+    assert "would both become" in capsys.readouterr().err
+    assert main([*words[:3], "--option", "beems=2"]) == 2
+    assert "beams" in capsys.readouterr().err
