@@ -57,3 +57,14 @@ def test_what_a_device_cannot_do_well_is_refused(folder, tmp_path):
         zoo.load(folder, dtype="int4")
     with pytest.raises(WeightsError, match="is in int8"):
         zoo.save(zoo.load(folder, dtype="int8"), tmp_path)
+
+
+def test_compile_is_asked_for_and_not_for_int8(folder):
+    assert zoo.load(folder, compile=True).compiled and not zoo.load(folder).compiled
+    assert (
+        zoo.load(folder, compile=True, dtype="bf16").backbone.layers[0].attention.out.form is None
+    )
+    with pytest.raises(ConfigError, match="int8 has kernels that are not compiled"):
+        zoo.load(folder, compile=True, dtype="int8")
+    with pytest.raises(ConfigError, match="'vit-digits' is no decoder of text"):
+        zoo.load("vit-digits", compile=True)

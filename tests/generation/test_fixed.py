@@ -18,10 +18,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 
 def steps(model, mask=None, batch=1, capacity=80, **more):
-    def forward(tokens, real, cache, last):
-        return model(tokens, real, cache=cache, last=last).logits
-
-    return FixedSteps(forward, capacity, batch, mask=mask, **more)
+    return FixedSteps(model.fixed_scores, capacity, batch, mask=mask, **more)
 
 
 @torch.inference_mode()
@@ -93,9 +90,8 @@ def test_three_prompts_compile_one_graph(model, monkeypatch):
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(fixed._scores, dynamic=False, fullgraph=True, backend=counter)
     monkeypatch.setattr(fixed, "_graphs", [compiled])
-    made = steps(model, mode="compile")
     for length in (3, 5, 7):
-        each = FixedSteps(made.forward, 80, mode="compile")
+        each = steps(model, mode="compile")
         found = decode(each, torch.tensor([PROMPT[:length]]), options(max_new_tokens=20))
         assert found.tokens == [plain(model, PROMPT[:length], 20)]
     assert counter.frame_count == 1

@@ -55,6 +55,7 @@ def load(
     allow_pickle: bool = False,
     copy: bool = False,
     seed: int | None = 0,
+    compile: bool = False,
     **keys: Any,
 ) -> Any:
     """Returns a model with weights, ready to use (in eval mode).
@@ -70,6 +71,8 @@ def load(
         partial: load what fits, give the rest new weights (from `seed`); `model.load_report`
             lists both.
         allow_pickle: also read `.bin` and `.pt` files, with torch's restricted unpickler.
+        compile: `generate` and `stream` of a decoder run as one captured CUDA graph on a GPU, and
+            through torch.compile elsewhere: one graph whatever the prompt's length.
         copy: read the weights into memory instead of mapping the file.
     Raises: UnknownName, ConfigError, WeightsError, HubError.
     """
@@ -77,7 +80,7 @@ def load(
     from zoo.nn.forms import freeze
     from zoo.weights.load import load_into
 
-    tensors, form = precision(dtype, device)
+    tensors, form = precision(dtype, device, compile)
     found = find_stored(parse_name(name), overrides, keys, allow_pickle)
     model = found.empty()
     with seeded(seed):  # what is new is the same for the same seed
@@ -92,7 +95,10 @@ def load(
         )
     if hasattr(model, "read_files"):  # a tokenizer's, beside the weights
         model.read_files(found.folder)
-    return freeze(model.eval(), form)
+    if compile and not hasattr(model, "fixed_scores"):
+        raise ConfigError(f"{name!r} is no decoder of text, and compile serves those alone.")
+    model.eval().compiled = compile
+    return model if form is None else freeze(model, form)
 
 
 def merge(model: Any) -> Any:

@@ -44,21 +44,27 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return found
 
 
-def precision(dtype: str | torch.dtype | None, device: Any = None) -> tuple[Any, str]:
+def precision(
+    dtype: str | torch.dtype | None, device: Any = None, compile: bool = False
+) -> tuple[Any, str | None]:
     """Returns (torch dtype of the tensors or None for what is stored, inference form of the linear
-    layers) of a dtype as `zoo.load` takes it.
+    layers or None) of a dtype as `zoo.load` takes it.
 
-    Raises: ConfigError for fp16 on a CPU and int8 elsewhere, with what to take instead.
+    Raises: ConfigError for fp16 on a CPU, int8 elsewhere or compiled, with what to take instead.
     """
     on_cpu = torch.device(device or "cpu").type == "cpu"
     if dtype in ("int8", "int8-weight"):
         if not on_cpu:
             raise ConfigError(f"dtype {dtype} is for CPUs; on {device} take bf16.")
+        if compile:
+            raise ConfigError(
+                f"dtype {dtype} has kernels that are not compiled; leave compile out."
+            )
         return (torch.float32 if dtype == "int8" else torch.bfloat16), str(dtype)
     found = as_dtype(dtype)
     if found == torch.float16 and on_cpu:
         raise ConfigError("fp16 is slower than fp32 on a CPU; take dtype bf16 or int8.")
-    return found, "packed"
+    return found, None if compile else "packed"
 
 
 def build_empty(config: Any) -> nn.Module:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -314,6 +315,13 @@ def alibi_slopes(heads: int, max_bias: float = 8.0) -> Tensor:
     return torch.tensor(slopes)
 
 
+@cache
+def _slopes(heads: int, max_bias: float, device: torch.device) -> Tensor:  # h 1 1
+    """Returns the slopes where they are used; a CUDA graph may not copy them there itself."""
+    with torch.inference_mode(False):
+        return alibi_slopes(heads, max_bias).to(device)[:, None, None]
+
+
 class AlibiPosition(Position):
     """-slope * |distance| on the scores."""
 
@@ -323,7 +331,7 @@ class AlibiPosition(Position):
 
     def bias(self, where: Where, dtype: torch.dtype) -> Tensor:
         config = self.config
-        slopes = alibi_slopes(self.heads, config.max_bias).to(where.keys.device)[:, None, None]
+        slopes = _slopes(self.heads, config.max_bias, where.keys.device)
         if config.rounding == "bfloat16":  # what differs from a distance is the same for all keys
             bias = slopes.bfloat16() * where.keys[:, None, None].bfloat16()  # b|1 h 1 k
         else:

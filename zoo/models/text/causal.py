@@ -62,6 +62,12 @@ class CausalLM(nn.Module, CausalVerbs):
         x = self.backbone(x, mask=as_mask(mask, prefix), cache=cache, record=record)
         return TextOutput(self.head(x[:, -1:] if last else x, self.embedding), x)
 
+    def fixed_scores(
+        self, tokens: Tensor, mask: Tensor | None, cache: Cache, last: bool
+    ) -> Tensor:  # b n -> b n v
+        """Returns the logits; what `zoo.generation.fixed` captures or compiles."""
+        return self(tokens, mask, cache=cache, last=last).logits
+
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""
         return self.backbone.fsdp_units()

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
+from zoo.generation.fixed import FixedSteps, room
+from zoo.generation.schema import DecodingOptions
+from zoo.generation.steps import Steps
 from zoo.nn.cache import Cache, DynamicCache
 from zoo.nn.paged import PagedCache, PagePool
 
-__all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool"]
+__all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool", "steps_for"]
 
 
 class CausalSteps:
@@ -106,6 +109,16 @@ class Seq2SeqSteps:
 
     def rewind(self, count: int) -> None:
         self.cache.rewind(self.cache.length - count)
+
+
+def steps_for(model: Any, tokens: Tensor, mask: Tensor, wanted: DecodingOptions) -> Steps:
+    """Returns the steps that answer prompts (b n): of fixed shape for a model that was loaded with
+    `compile=True` (a CUDA graph on a GPU, torch.compile elsewhere), else ordinary ones."""
+    if not getattr(model, "compiled", False):
+        return CausalSteps(model, mask)
+    mode: Any = "graph" if tokens.device.type == "cuda" else "compile"
+    capacity = room(tokens.shape[1] + wanted.max_new_tokens)
+    return FixedSteps(model.fixed_scores, capacity, len(tokens), tokens.device, mask, mode)
 
 
 def page_pool(model: Any, tokens: int, page: int, most: int) -> PagePool:

@@ -20,7 +20,7 @@ from zoo.generation.pieces import Pieces, cut
 from zoo.generation.schema import DecodingOptions, options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, Report, speculate
 from zoo.generation.steps import Steps
-from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
+from zoo.models.text.steps import CausalSteps, Seq2SeqSteps, steps_for
 
 if TYPE_CHECKING:
     from zoo.tokenizers.text import TextTokenizer
@@ -164,7 +164,9 @@ class CausalVerbs(ReadsText):
     def stream(self, prompt: str, **given: Any) -> Iterator[str]:
         """Yields what follows a prompt piece by piece, never half a character."""
         tokens = torch.tensor([self.tokenizer.encode(prompt)], device=self.device)
-        yield from self._pieces(CausalSteps(self), tokens, options(given))
+        wanted = options(given)
+        steps = steps_for(self, tokens, torch.ones_like(tokens), wanted)
+        yield from self._pieces(steps, tokens, wanted)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> str:
         """Returns the assistant's answer to [{"role": "user", "content": "…"}, …]."""
@@ -178,7 +180,7 @@ class CausalVerbs(ReadsText):
         rows = [text for text in prompts for _ in range(wanted.results)]
         ids = self.tokenizer.encode(rows, special=special)
         tokens, mask = (t.to(self.device) for t in left_padded(ids))
-        texts = self._decoded(CausalSteps(self, mask), tokens, wanted)
+        texts = self._decoded(steps_for(self, tokens, mask, wanted), tokens, wanted)
         if wanted.results == 1:
             return texts
         return [texts[i : i + wanted.results] for i in range(0, len(texts), wanted.results)]

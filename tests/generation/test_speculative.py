@@ -1,0 +1,82 @@
+"""Speculation over what is no plain decoder, and what becomes of a drafter that does not pay."""
+
+import time
+
+import torch
+
+from tests.generation.conftest import make, plain
+from zoo.generation.loop import decode
+from zoo.generation.schema import options
+from zoo.generation.speculative import ModelDrafter, PromptLookup, speculate
+from zoo.models.base import build_empty, initialise
+from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
+from zoo.registry import resolve
+
+PROMPT = [5, 1, 30, 7, 7, 2, 9]
+
+
+def seq2seq(seed=0, depth=2):
+    size = {"depth": depth, "width": 32, "attention": {"heads": 4}, "position": "t5"}
+    decoder = {**size, "causal": True, "cross_attention": {"heads": 4}}
+    mapping = {"kind": "seq2seq", "vocabulary": 37, "encoder": size, "decoder": decoder}
+    model = initialise(build_empty(resolve("model", mapping)), seed).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    return model
+
+
+@torch.inference_mode()
+def test_an_encoder_decoder_is_drafted_by_a_smaller_one():
+    model, source = seq2seq(), torch.tensor([[4, 9, 9, 1, 30, 2]])
+    greedy = options(max_new_tokens=40)
+    expected = decode(Seq2SeqSteps(model, source), torch.tensor([[0]]), greedy).tokens
+    drafts = {
+        "itself": ModelDrafter(Seq2SeqSteps(model, source), greedy),
+        "smaller": ModelDrafter(Seq2SeqSteps(seq2seq(1, depth=1), source), greedy),
+        "text": PromptLookup(),
+    }
+    reports = {}
+    for name, drafter in drafts.items():
+        steps = Seq2SeqSteps(model, source)
+        found, reports[name] = speculate(steps, [0], drafter, greedy, count=4, patience=99)
+        assert found.tokens == expected, name
+    assert reports["itself"].acceptance == 1 and reports["itself"].passes < 12
+
+
+@torch.inference_mode()
+def test_a_drafter_that_costs_more_than_it_saves_is_dropped(gpt):
+    class Slow:
+        asked = 0
+
+        def guess(self, tokens, count):
+            self.asked += 1
+            until = time.process_time() + 0.05  # a plain step takes a few milliseconds
+            while time.process_time() < until:
+                pass
+            return [0] * count, None
+
+    slow, greedy = Slow(), options(max_new_tokens=40)
+    found, report = speculate(CausalSteps(gpt), PROMPT, slow, greedy, patience=4)
+    assert found.tokens == [plain(gpt, PROMPT, 40)]
+    assert report.gave_up and slow.asked <= 5
+
+
+@torch.inference_mode()
+def test_a_drafter_that_pays_is_kept():
+    model = make("gpt", depth=6, width=64)
+
+    class Oracle:
+        def __init__(self, answer):
+            self.answer = answer
+
+        def guess(self, tokens, count):
+            done = len(tokens) - len(PROMPT)
+            return self.answer[done : done + count], None
+
+    expected = plain(model, PROMPT, 40)
+    found, report = speculate(
+        CausalSteps(model), PROMPT, Oracle(expected), options(max_new_tokens=40)
+    )
+    assert found.tokens == [expected] and not report.gave_up and report.passes < 10
