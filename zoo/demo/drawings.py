@@ -21,7 +21,7 @@ SCALE = 4  # pixels of a figure for each that is drawn
 def shows(config: Any) -> bool:
     """Whether this draws our handwritten digits."""
     return config.zoo_kind == "generator" and getattr(config.tokenizer, "folder", "") == (
-        "tokenizer-digits"
+        "tokenizer-captions"
     )
 
 
