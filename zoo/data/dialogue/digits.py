@@ -1,6 +1,6 @@
 """Questions about handwritten digits: a picture each, one to three of them, and exact answers.
 
-    for words in list(question([3, 7], "sum", 0)): ...    # ('what is the sum?', 'ten')
+    question([3, 7], "sum", Dice(0))    # ('what is the sum?', 'ten'), or in other words
 
 Without pictures the same questions are asked about words: where a picture would stand, some words
 say what it is, some are mistaken, and most say nothing, as the patches of a picture do. A language

@@ -52,8 +52,8 @@ class LlavaData:
         return f"{self.path}, entry {number}"
 
     def split(self, name: str, model: Any = None) -> Dataset:
-        """Returns the conversations of `"train"` or `"test"`; a split may have none of them only
-        if nobody measures it. Raises DataError when there are none, or the model sees none."""
+        """Returns the conversations of `"train"` or `"test"`. Raises DataError when there are none,
+        or when they are about pictures and the model sees none."""
         share = self.config.held_out
         chosen = [(key, asked) for key, asked in self.samples if in_split(key, name, share)]
         if not chosen and name == "test":

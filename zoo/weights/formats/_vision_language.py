@@ -13,6 +13,7 @@ from zoo.weights.formats.keys import show
 from zoo.weights.map import Rename, Rule, WeightMap
 
 __all__ = [
+    "projector_rows",
     "read_text",
     "read_tower",
     "text_map",
