@@ -105,7 +105,7 @@ def test_a_few_steps_learn_and_word_errors_are_counted(model):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
     with torch.no_grad():
         sums = made.measure(learner.eval(), given)
