@@ -136,15 +136,17 @@ def speculate(
     end: Sequence[int] = (),
     count: int = 8,
     patience: int = 4,
+    read: int = 0,
 ) -> tuple[Decoded, Report]:
     """Decodes one sequence with guesses of `count` tokens, over any `Steps` of batch 1: a decoder,
     one that reads an encoder (its prompt is the start token), codes of a picture.
+    `read` of the prompt's tokens are in `steps` already.
 
     After `patience` passes, guessing stops when it costs more per token than a plain step does.
     """
     generator = generator_of(options.seed, torch.device("cpu"))
     tokens, start = list(prompt), len(prompt)
-    report, new = Report(), list(prompt)
+    report, new = Report(), list(prompt[read:])
     began = time.perf_counter()
     done = False
     while not done and len(tokens) - start < options.max_new_tokens:

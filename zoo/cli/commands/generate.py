@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("prompt", metavar="PROMPT", help="the text to go on from; - reads stdin")
     parser.add_argument("--draft", help="'prompt', or the name of a smaller model that guesses")
+    parser.add_argument(
+        "--prompt-cache", metavar="FILE", help="keeps what reading the prompt computes"
+    )
     add_decoding(parser)
     add_json(parser)
 
@@ -36,7 +39,15 @@ def run(args: argparse.Namespace) -> int:
         import zoo
 
         draft = zoo.load(draft, device=model.device, dtype=args.dtype)
-    if args.json or draft is not None or given.get("beams", 1) > 1 or given.get("results", 1) > 1:
+    if args.prompt_cache:
+        given["prompt_cache"] = args.prompt_cache
+    if (
+        args.json
+        or args.prompt_cache
+        or draft is not None
+        or given.get("beams", 1) > 1
+        or given.get("results", 1) > 1
+    ):
         answer = model.generate(prompt, draft=draft, **given)
         texts = answer if isinstance(answer, list) else [answer]
         if args.json:

@@ -17,10 +17,12 @@ from zoo.errors import ConfigError, DataError
 from zoo.generation.beam import beam_search
 from zoo.generation.loop import decode, stream
 from zoo.generation.pieces import Pieces, cut
+from zoo.generation.prompts import load_prompt, save_prompt
 from zoo.generation.schema import DecodingOptions, options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, Report, speculate
 from zoo.generation.steps import Steps
 from zoo.models.text.steps import CausalSteps, Seq2SeqSteps, steps_for
+from zoo.nn.cache import DynamicCache
 
 if TYPE_CHECKING:
     from zoo.tokenizers.text import TextTokenizer
@@ -141,20 +143,35 @@ class CausalVerbs(ReadsText):
     """Verbs of decoder-only language models."""
 
     @torch.inference_mode()
-    def generate(self, prompt: str | Sequence[str], draft: Any = None, **given: Any) -> Any:
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        draft: Any = None,
+        prompt_cache: str | Path | None = None,
+        **given: Any,
+    ) -> Any:
         """Returns what follows a prompt (or each of a list), without the prompt.
 
         Args:
             draft: `"prompt"` guesses from the text itself, a smaller model with the same tokenizer
                 guesses by itself; the answer stays the same, `self.report` says what it gained.
+            prompt_cache: a file that keeps what reading the prompt computes; written when it is not
+                there or covers less of the prompt, and refused when it is another model's.
             given: options of `zoo.generation.schema.DecodingOptions`; greedy unless a temperature
                 is set. `results=n` gives a list of n texts per prompt.
         Raises: ConfigError for an option that does not exist, DataError without a tokenizer.
         """
         wanted = options(given)
         prompts, several = _listed(prompt)
+        if prompt_cache is not None:
+            if several:
+                raise ConfigError("prompt_cache: it holds one prompt, so give one.")
+            return self._cached(prompts[0], draft, wanted, prompt_cache)
         if draft is not None:
-            answers = [self._speculated(text, draft, wanted) for text in prompts]
+            answers = [
+                self._speculated(self.tokenizer.encode(text), draft, wanted, CausalSteps(self))
+                for text in prompts
+            ]
         elif wanted.beams > 1:
             answers = [self._beams(text, wanted) for text in prompts]
         else:
@@ -185,17 +202,39 @@ class CausalVerbs(ReadsText):
             return texts
         return [texts[i : i + wanted.results] for i in range(0, len(texts), wanted.results)]
 
+    def _cached(self, prompt: str, draft: Any, wanted: DecodingOptions, path: str | Path) -> str:
+        """Answers a prompt whose keys and values lie in a file, or will."""
+        if self.config.prefix_lm or wanted.beams > 1 or wanted.results > 1:
+            raise ConfigError("prompt_cache: for one answer without beams, of a causal model.")
+        if wanted.repetition_penalty != 1.0:
+            raise ConfigError("prompt_cache: a repetition_penalty must see the whole prompt.")
+        ids = self.tokenizer.encode(prompt)
+        cache, covered = DynamicCache(), 0
+        if Path(path).exists():
+            cache, covered = load_prompt(path, self, ids)
+        steps = CausalSteps(self, cache=cache)
+        if covered < len(ids) - 1:  # all but the last, which says what follows
+            steps.step(torch.tensor([ids[covered:-1]], device=self.device))
+            save_prompt(path, self, ids[:-1], cache)
+        if draft is not None:
+            return self._speculated(ids, draft, wanted, steps, len(ids) - 1)
+        stopped = _stopper(self.tokenizer, wanted.stop) if wanted.stop else None
+        last = torch.tensor([ids[-1:]], device=self.device)
+        found = decode(steps, last, wanted, self.ends(wanted), (), stopped)
+        return self._text(found.tokens[0], wanted)
+
     def _beams(self, prompt: str, wanted: DecodingOptions) -> Any:
         tokens = torch.tensor([self.tokenizer.encode(prompt)], device=self.device)
         (found,) = beam_search(CausalSteps(self), tokens, wanted, self.ends(wanted))
         texts = [self._text(ids, wanted) for ids in found.tokens]
         return texts if wanted.results > 1 else texts[0]
 
-    def _speculated(self, prompt: str, draft: Any, wanted: DecodingOptions) -> str:
+    def _speculated(
+        self, ids: list[int], draft: Any, wanted: DecodingOptions, steps: CausalSteps, read: int = 0
+    ) -> str:
+        """Answers a prompt of which `steps` has read the first tokens."""
         drafter = PromptLookup() if draft == "prompt" else ModelDrafter(CausalSteps(draft), wanted)
-        found, report = speculate(
-            CausalSteps(self), self.tokenizer.encode(prompt), drafter, wanted, self.ends(wanted)
-        )
+        found, report = speculate(steps, ids, drafter, wanted, self.ends(wanted), read=read)
         self.report: Report = report
         return self._text(found.tokens[0], wanted)
 
