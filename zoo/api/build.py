@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,8 @@ def save(
 
     refuse_inexact(model)
     config, weights = merged_state(model)
-    if hasattr(model, "known_special"):  # which engines read from config.json
+    own = {field.name for field in fields(config)}  # a composite's text has them, not itself
+    if hasattr(model, "known_special") and "special" in own:  # which engines read from config.json
         config = replace(config, special=model.known_special())
     known = format != "public"
     chosen = find_format(format, config.zoo_kind) if known else public_format(config)
