@@ -1,4 +1,4 @@
-"""A clip of a story: one prompt after the other, each going on from the frames before it.
+"""A clip of a story: prompt after prompt, each going on from the frames before it.
 
 Examples:
     zoo animate phenaki-digits "a three moving left"
