@@ -35,13 +35,20 @@ GOLDEN = {
     "llama-2-chat": "[INST] Hello! [/INST] Hi! </s><s>[INST] How are you? [/INST]",
     "chatml": "<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\nHi!<|im_end|>\n"
     "<|im_start|>user\nHow are you?<|im_end|>\n<|im_start|>assistant\n",
+    "llava-chatml": "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\nHello!"
+    "<|im_end|><|im_start|>assistant\nHi!<|im_end|><|im_start|>user\nHow are you?<|im_end|>"
+    "<|im_start|>assistant\n",
+    "llava-plain": "Hi!\n",  # of stage 1: nothing but the picture and its caption
+    "mistral-instruct": "[INST] Hello! [/INST] Hi! </s>[INST] How are you? [/INST]",
+    "lines": "Hello!\nHi!</s>How are you?\n",  # ours, for small models
 }
+UNMARKED = ("chatml", "llava-chatml", "llava-plain", "lines")  # no token begins them
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_prompts(name):
     template = ChatTemplate.named(name)
-    begin = "" if name == "chatml" else "<s>"
+    begin = "" if name in UNMARKED else "<s>"
     assert template.render(DIALOG, variables=TOKENS) == begin + GOLDEN[name]
     if name != "llama-2-chat":  # which writes <s> between turns too
         assert template.render(DIALOG) == GOLDEN[name]
