@@ -70,7 +70,11 @@ def test_interpolation_between_keys(capsys):
 def test_help_names_every_choice(capsys):
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    for line in ("data: codes, colour-digits, digits", "experiment: digits_vit", "zoo sweep"):
+    for line in (
+        "data: codes, colour-digits, dig",
+        "experiment: bert_finetune, bert_stdlib",
+        "zoo sweep",
+    ):
         assert line in text
     assert main(["eval", "--help"]) == 0
     assert "zoo eval runs/7" in capsys.readouterr().out
