@@ -321,7 +321,7 @@ def _shade(share: float, right: bool) -> tuple[int, int, int]:
 
 def _visible(word: str) -> str:
     """Returns a token as one line: its line breaks and leading blanks as signs."""
-    line = word.replace("\n", "\u00b6").replace("\t", "\u00bb")
+    line = word.replace("\n", "\\n").replace("\t", "\\t")  # no font has signs for them
     blanks = len(line) - len(line.lstrip(" "))
     return "\u00b7" * min(blanks, 3) + line.strip(" ")[:16]
 
