@@ -21,7 +21,9 @@ MEASURED = 420  # held-out questions
 
 
 def shows(config: Any) -> bool:
-    """Whether this is a model that answers questions about pictures of digits."""
+    """Whether this is a model that answers questions about digits, in pictures or in words."""
+    if config.zoo_kind == "causal-lm":
+        return getattr(config.tokenizer, "folder", None) == "tokenizer-digits"
     return config.zoo_kind == "vision-language" and getattr(config.vision, "labels", 0) == DIGITS
 
 
@@ -31,6 +33,8 @@ def show(name: str, model: Any, gallery: Gallery) -> list[str]:
     from zoo.data.digits import load_digits
     from zoo.registry import build, resolve
 
+    if model.config.zoo_kind == "causal-lm":
+        return _words(model, gallery)
     images, _ = load_digits("test")
     questions = build(resolve("data", "digit-questions")).split("test", model)
     kinds = questions.batch([0])["kinds"]
@@ -66,6 +70,26 @@ def show(name: str, model: Any, gallery: Gallery) -> list[str]:
         ),
         page.grid(cards),
         page.heading(f"Exact answers by kind of question, {MEASURED} held-out questions"),
+        page.bars([(kind.removeprefix("exact/"), share) for kind, share in table.items()]),
+    ]
+
+
+def _words(model: Any, gallery: Gallery) -> list[str]:
+    """Measures the language model alone, which reads words where pictures would stand."""
+    from zoo.registry import build, resolve
+
+    data = {"name": "digit-questions", "pictures": False}
+    table = _measured(model, build(resolve("data", data)).split("test", model))
+    total = table.pop("exact")
+    gallery.say(f"  {total:.1%} of {MEASURED} questions about digits in words answered exactly")
+    return [
+        page.facts(
+            [
+                ("parameters", f"{sum(p.numel() for p in model.parameters()):,}"),
+                ("exact answers", f"{total:.1%}"),
+            ]
+        ),
+        page.heading(f"Exact answers by kind of question, {MEASURED} questions in words"),
         page.bars([(kind.removeprefix("exact/"), share) for kind, share in table.items()]),
     ]
 
