@@ -88,3 +88,20 @@ class AnswersConfig(ObjectiveConfig):
         "sees another; null: a row each",
         low=2,
     )
+
+
+@kind("objective", "tagging", builds="zoo.training.text.heads:Tagging")
+@dataclass(kw_only=True)
+class TaggingConfig(ObjectiveConfig):
+    """Name the class of each token (Devlin et al. 2018, arXiv 1810.04805, section 5.3)."""
+
+    smoothing: float = setting(0.0, "label smoothing", low=0.0, high=1.0)
+
+
+@kind("objective", "answer-span", builds="zoo.training.text.heads:AnswerSpan")
+@dataclass(kw_only=True)
+class AnswerSpanConfig(ObjectiveConfig):
+    """Point at the first and the last token of an answer (Devlin et al. 2018, arXiv 1810.04805,
+    section 4.2)."""
+
+    longest: int = setting(30, "tokens of an answer at most, when measured", low=1)
