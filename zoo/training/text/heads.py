@@ -65,10 +65,8 @@ class Tagging(TokenObjective):
         }
         classes = logits.shape[-1]
         names = unwrap(model).config.labels or range(classes)
-        hits, said, real = (
-            chosen.bincount(minlength=classes)
-            for chosen in (wanted[found == wanted], found, wanted)
-        )
+        right = wanted[found == wanted]
+        hits, said, real = (x.bincount(minlength=classes) for x in (right, found, wanted))
         for number, name in enumerate(names):
             sums[f"f1/{name}"] = (2 * hits[number], said[number] + real[number])
         return sums
