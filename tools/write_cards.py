@@ -64,7 +64,8 @@ def names_table(infos: list[Any]) -> str:
 
 def _first_sentence(info: Any) -> str:
     text = " ".join((type(info.config).__doc__ or "").split())
-    return re.split(r"(?<=[a-z)])[.:] ", text)[0].rstrip(".")
+    text = re.sub(r" \([^()]*\d{4}[^()]*\)", "", text)  # the paper stands on the card
+    return re.split(r"(?<=[\w)])[.:] ", text)[0].rstrip(".")
 
 
 # -- MODEL_CARDS ---------------------------------------------------------------------------------
