@@ -60,7 +60,7 @@ class ModelConfig:
     bases: dict[str, str] = setting(
         {},
         "module -> name of the model whose weights fill it where the own weights do not; 'all' is "
-        "the whole model",
+        "the whole model; in training also experiment:NAME, which is run first",
     )
     tuning: TuningConfig | None = part("tuning", None, "small trained additions, as LoRA")
     card: Card = section(Card, doc="for people")

@@ -24,9 +24,9 @@ from zoo.registry.nodes import read_tagged
 from zoo.training.distributed import World, pick_device
 from zoo.training.loop import Result, Trainer, move
 from zoo.training.optim import freeze
-from zoo.training.parts import fill_parts
 from zoo.training.record import RESULT, read_run, write_json, write_run
 from zoo.training.schema import EvalConfig, ExperimentConfig
+from zoo.training.stages import with_stages
 
 __all__ = ["evaluate", "train"]
 
@@ -38,12 +38,12 @@ def train(config: ExperimentConfig, overrides: Sequence[str] = (), quiet: bool =
     the folder.
     Raises: ConfigError, DataError, WeightsError, TrainingError.
     """
+    staged = with_stages(config)
     world = World.start(config.trainer)
     try:
         data = build(config.data)
         config = _with_labels(config, data)
-        model = _model(config)
-        fill_parts(model, config)
+        model = _model(_with_labels(staged, data))
         objective = build(config.objective)
         objective.check(model, data)
         freeze(model, config.trainable)
@@ -175,6 +175,8 @@ def what_to_store(model: Any, config: ExperimentConfig) -> frozenset[str] | None
     from zoo.weights.bases import WHOLE, covered
 
     if config.export == "all":
+        if hasattr(model, "config"):  # it will stand alone
+            model.config = dataclasses.replace(model.config, bases={})
         return None
     bases: dict[str, str] = dict(model.config.bases)
     if not bases and config.weights is not None and ":" in config.weights:

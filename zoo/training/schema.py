@@ -201,11 +201,6 @@ class ExperimentConfig:
         None, "start from a weights tag of the model, hf:org/repo@revision or dir:path; null: new"
     )
     partial: bool = setting(False, "load what fits of those weights, give the rest new ones")
-    parts: dict[str, str] = setting(
-        {},
-        "weights of parts of the model: {visual: fsq-digits}, a name, hf:… or dir:…; or "
-        "experiment:NAME, which is run first, into run.root/NAME, unless that is done",
-    )
     trainable: list[str] = setting(
         ["*"], "patterns of the parameters that learn; the rest is frozen"
     )
