@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from zoo.errors import ConfigError
 from zoo.models.base import initialise
 from zoo.registry import build, resolve
 
@@ -91,3 +92,29 @@ def test_padding_changes_no_gradient():
         gradients.append(padded.grad[:, :6])
         assert not padded.grad[:, 6:].any()
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-4)
+
+
+# -- over a grid -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "bias"), [(1, True), (3, False), (7, True)])
+def test_on_a_grid_it_is_pytorch_s_depthwise_convolution(kernel, bias):
+    module = make(kind="grid", kernel=kernel, bias=bias, norm=None, feedforward={"ratio": 2.0})
+    picture = torch.randn(2, WIDTH, 4, 5, generator=torch.Generator().manual_seed(3))
+    theirs = nn.Conv2d(WIDTH, WIDTH, kernel, padding=kernel // 2, groups=WIDTH, bias=bias)
+    with torch.no_grad():
+        theirs.weight.copy_(module.depthwise.weight[:, None])
+        if bias:
+            theirs.bias.copy_(module.depthwise.bias)
+    tokens = picture.flatten(2).transpose(1, 2)
+    expected = module.feedforward(theirs(picture).flatten(2).transpose(1, 2))
+    torch.testing.assert_close(module(tokens, grid=(4, 5)), expected)
+
+
+def test_what_is_no_grid_is_refused():
+    module = make(kind="grid", kernel=3)
+    for grid in (None, (20,), (3, 5), (1, 4, 5)):
+        with pytest.raises(ConfigError, match="rows and columns of places, and 20 tokens"):
+            module(torch.zeros(1, 20, WIDTH), grid=grid)
+    with pytest.raises(ConfigError, match=r"kernel: a square .* has an odd side, not 4"):
+        resolve("convolution", {"kind": "grid", "kernel": 4})

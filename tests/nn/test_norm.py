@@ -4,6 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from zoo.errors import ConfigError
+from zoo.models.base import initialise
+from zoo.nn.norm import build_norm
 from zoo.registry import build, resolve
 
 WIDTH = 24
@@ -86,3 +89,37 @@ def test_keeps_shape_and_dtype(name):
 def test_ignores_the_length_of_its_input(name, x):
     norm = make({"name": name, "eps": 1e-12})
     torch.testing.assert_close(norm(7.5 * x), norm(x))
+
+
+def test_response_weighs_channels_by_their_length_over_the_tokens(x):
+    norm = make({"name": "response", "eps": 0.1})
+    length = x.square().sum(1).sqrt()  # b d
+    response = length / (length.mean(-1, keepdim=True) + 0.1)
+    expected = torch.einsum("d,bnd,bd->bnd", norm.weight, x, response) + norm.bias + x
+    torch.testing.assert_close(norm(x), expected)
+    fresh = initialise(build(resolve("norm", "response"), width=WIDTH)).double()
+    assert torch.equal(fresh(x), x)
+
+
+@pytest.mark.parametrize("inner", ["layer", "rms", None])
+def test_adaptive_scales_and_shifts_as_the_vector_says(x, inner):
+    config = resolve("norm", {"name": "adaptive", "norm": inner})
+    norm = initialise(build_norm(config, WIDTH, 7)).double()
+    told = torch.randn(2, 7, generator=torch.Generator().manual_seed(2)).double()
+    plain = x if inner is None else norm.norm(x)
+    assert torch.equal(norm(x, told), plain)  # until it learns
+    with torch.no_grad():
+        norm.map.weight.normal_(), norm.map.bias.normal_()
+    scale, shift = F.linear(F.silu(told), norm.map.weight, norm.map.bias).split(WIDTH, -1)
+    for row in range(2):
+        expected = plain[row] * (1 + scale[row]) + shift[row]
+        torch.testing.assert_close(norm(x, told)[row], expected)
+
+
+def test_adaptive_norms_need_a_vector(x):
+    with pytest.raises(ConfigError, match="told a vector; none is here"):
+        build(resolve("norm", "adaptive"), width=WIDTH)
+    with pytest.raises(ConfigError, match=r"read a vector \(b e\)"):
+        build_norm(resolve("norm", "adaptive"), WIDTH, 7)(x.float(), None)
+    with pytest.raises(ConfigError, match="stands around a plain one"):
+        resolve("norm", {"name": "adaptive", "norm": {"name": "adaptive"}})

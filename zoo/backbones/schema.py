@@ -12,9 +12,19 @@ from zoo.registry import kind, part, parts, resolve, setting, to_mapping
 Sublayer = Literal["attention", "cross_attention", "convolution", "feedforward"]
 
 
+@dataclass(kw_only=True)
+class BackboneConfig:
+    """What takes and gives (b n d). A stack alone, or stacks around it."""
+
+    @property
+    def reads(self) -> int:
+        """Channels of what it reads besides its input: a memory, a condition."""
+        raise NotImplementedError
+
+
 @kind("backbone", "transformer", builds="zoo.backbones.transformer:Transformer")
 @dataclass(kw_only=True)
-class TransformerConfig:
+class TransformerConfig(BackboneConfig):
     """A stack of equal blocks: encoder, decoder, or (with `cross_attention`) the decoder of an
     encoder-decoder."""
 
@@ -26,6 +36,9 @@ class TransformerConfig:
     )
     # parts
     norm: NormConfig = part("norm", "layer", "every norm of the stack")
+    outer_norm: NormConfig | None = part(
+        "norm", None, "the norms before the first and after the last block; null: as `norm`"
+    )
     attention: MixerConfig = part("attention", "multihead", "what mixes tokens")
     cross_attention: MixerConfig | None = part(
         "attention", None, "attention to a memory; null in a stack alone"
@@ -54,7 +67,12 @@ class TransformerConfig:
     )
     order: list[Sublayer] = setting(
         ["attention", "cross_attention", "feedforward"],
-        "sublayers of a block, in order; feedforward and convolution may stand there twice",
+        "sublayers of a block, in order; all but attention may stand there twice",
+    )
+    memory_map: bool = setting(
+        False,
+        "each block reads the memory through silu and a linear map of its own (aMUSEd), which has "
+        "a bias where the cross-attention's projections have",
     )
     residual: dict[str, list[float]] = setting(
         {},
@@ -92,6 +110,10 @@ class TransformerConfig:
         False, "recompute blocks in the backward pass instead of storing them"
     )
 
+    @property
+    def reads(self) -> int:
+        return self.width
+
     def block(self, index: int) -> TransformerConfig:
         """Returns the config of one block: this one with the keys of `layers` that fall to it."""
         change = self.layers[index % len(self.layers)] if self.layers else None
@@ -126,9 +148,15 @@ class TransformerConfig:
         return found
 
     def _check_order(self) -> None:
-        for sublayer in ("attention", "cross_attention"):
-            if self.order.count(sublayer) > 1:
-                raise ConfigError(f"order: {sublayer} can stand in a block only once.")
+        if self.order.count("attention") > 1:
+            raise ConfigError("order: attention can stand in a block only once.")
+        if self.order.count("cross_attention") > 1 and self.causal:
+            raise ConfigError(
+                "order: a causal stack keeps one memory a layer, so cross_attention can stand in a "
+                "block only once."
+            )
+        if self.memory_map and self.cross_attention is None:
+            raise ConfigError("memory_map: this stack reads no memory; set cross_attention.")
         if "convolution" in self.order and self.convolution is None:
             raise ConfigError("convolution: `order` names one; set it to gated.")
         for name, factors in self.residual.items():
@@ -138,6 +166,48 @@ class TransformerConfig:
                 raise ConfigError(f"residual.{name}: needs two factors, of stream and branch.")
         if self.parallel and (self.residual or len(set(self.order)) < len(self.order)):
             raise ConfigError("parallel: its branches add up plainly, and each stands there once.")
+
+
+@kind("backbone", "u-transformer", builds="zoo.backbones.ushape:UTransformer")
+@dataclass(kw_only=True)
+class UTransformerConfig(BackboneConfig):
+    """A stack between two others that see the grid before and after it is made coarser and
+    narrower (U-ViT: Hoogeboom et al. 2023, arXiv 2301.11093; aMUSEd)."""
+
+    width: int = setting(768, "channels d that go in and come out", low=1)
+    norm: NormConfig = part("norm", "rms", "of what goes in and what comes out, and of resampling")
+    bias: bool = setting(False, "bias of the linear maps between the stacks")
+    factor: Literal[1, 2] = setting(1, "how many places of the grid, each way, become one")
+    down: TransformerConfig = part("backbone", "transformer", "before the middle")
+    middle: TransformerConfig = part("backbone", "transformer", "most of it")
+    up: TransformerConfig = part("backbone", "transformer", "after the middle; as wide as `down`")
+    init_std: float = setting(0.02, "standard deviation of new weights of those maps", above=0.0)
+
+    def check(self) -> None:
+        if self.down.width != self.up.width:
+            raise ConfigError(f"up.width: must be down's, {self.down.width}, not {self.up.width}.")
+        for name in ("down", "middle", "up"):
+            stack = getattr(self, name)
+            if stack.causal:
+                raise ConfigError(f"{name}.causal: places that become one cannot wait in line.")
+            if (stack.cross_attention is None) != (self.middle.cross_attention is None):
+                raise ConfigError(f"{name}.cross_attention: all three stacks read the memory.")
+        if self.norm.adaptive:
+            raise ConfigError("norm: these norms read no condition; the stacks' may.")
+
+    @property
+    def reads(self) -> int:
+        return self.middle.width
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only what came before: never."""
+        return False
+
+    @property
+    def cross_attention(self) -> MixerConfig | None:
+        """How the memory is read in most of it."""
+        return self.middle.cross_attention
 
 
 def _lay_over(base: Any, change: Any) -> Any:

@@ -1,8 +1,11 @@
 """The stack. Whole first, parts after: Transformer, Block."""
 
-# b batch, n tokens, d width, m memory tokens, k keys (past and new)
+# b batch, n tokens, d width, m memory tokens, k keys (past and new), e width of the condition
 
 from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +16,9 @@ from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
 from zoo.nn.attention import Context, Record, head_shape
 from zoo.nn.cache import Cache
+from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
+from zoo.nn.norm import build_norm
 from zoo.nn.position import Geometry, Position, Where
 from zoo.nn.schema import AttentionConfig
 from zoo.registry import build
@@ -32,6 +37,7 @@ class Transformer(nn.Module):
         grid: tuple[int, ...] | None = None,
         prefix: int = 0,
         memory_width: int | None = None,
+        condition_width: int | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -50,13 +56,16 @@ class Transformer(nn.Module):
             config.init_std,
         )
         self.positions = nn.ModuleList(build(p, geometry=geometry) for p in config.position)
+        outer = config.outer_norm or config.norm
+        self.outer_adaptive = outer.adaptive
         if config.embedding_norm:
-            self.embedding_norm = build(config.norm, width=config.width)
+            self.embedding_norm = build_norm(outer, config.width, condition_width)
         self.layers = nn.ModuleList(
-            Block(config.block(i), i, self.positions, memory_width) for i in range(config.depth)
+            Block(config.block(i), i, self.positions, memory_width, condition_width)
+            for i in range(config.depth)
         )
         if config.final_norm:
-            self.final_norm = build(config.norm, width=config.width)
+            self.final_norm = build_norm(outer, config.width, condition_width)
 
     def forward(
         self,
@@ -67,6 +76,7 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,  # b|1 n, when they are not simply counted
         memory: Tensor | None = None,  # b m d
         memory_mask: Tensor | None = None,  # b m, True marks real tokens
+        condition: Tensor | None = None,  # b e, what adaptive norms read
         cache: Cache | None = None,
         record: Record | None = None,
     ) -> Tensor:  # b n d
@@ -81,8 +91,10 @@ class Transformer(nn.Module):
             cache=cache,
             memory=memory,
             memory_mask=Mask(padding=memory_mask),
+            condition=condition,
             record=record,
         )
+        told = (condition,) if self.outer_adaptive else ()
         for position in self.positions:
             x = position.embed(x, where)
             context.angles = context.angles or position.angles(where, x.dtype)
@@ -90,7 +102,7 @@ class Transformer(nn.Module):
             if bias is not None:
                 context.bias = bias if context.bias is None else context.bias + bias
         if self.config.embedding_norm:
-            x = self.embedding_norm(x)
+            x = self.embedding_norm(x, *told)
         x = F.dropout(x, self.embedding_dropout, self.training)
         if record is not None and -1 in record.layers:
             record.hidden[-1] = x
@@ -101,7 +113,7 @@ class Transformer(nn.Module):
                 x = layer(x, context)
             if record is not None and layer.index in record.layers:
                 record.hidden[layer.index] = x
-        return self.final_norm(x) if self.config.final_norm else x
+        return self.final_norm(x, *told) if self.config.final_norm else x
 
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""
@@ -138,9 +150,11 @@ class Block(nn.Module):
         index: int,
         positions: nn.ModuleList,
         memory_width: int | None = None,
+        condition_width: int | None = None,
     ) -> None:
         super().__init__()
         self.index = index
+        self.adaptive = config.norm.adaptive
         self.placement = config.placement
         self.parallel = config.parallel
         self.dropout = config.dropout
@@ -153,17 +167,23 @@ class Block(nn.Module):
         self.factors = {
             name: tuple(config.residual.get(kind, (1.0, 1.0))) for name, kind in self.kinds.items()
         }
+        norm = partial(build_norm, config.norm, config.width, condition_width)
+        self.memory_map = None
+        if config.memory_map:
+            before, bias = memory_width or config.width, config.cross_attention.qkv_bias
+            self.memory_map = Linear(before, config.width, bias, config.init_std)
+            memory_width = config.width
         for name, kind in self.kinds.items():
             setattr(self, name, self._sublayer(kind, config, positions, memory_width))
             if self.placement != "none" and not (
                 self.parallel and config.parallel_norms == 1 and name != self.order[0]
             ):
-                setattr(self, f"{name}_norm", build(config.norm, width=config.width))
+                setattr(self, f"{name}_norm", norm())
             if name in self.post_norms:
-                setattr(self, f"{name}_post_norm", build(config.norm, width=config.width))
+                setattr(self, f"{name}_post_norm", norm())
             if self.scaled:
                 setattr(self, f"{name}_scale", LayerScale(config.width, config.layer_scale or 0.0))
-        self.block_norm = build(config.norm, width=config.width) if config.block_norm else None
+        self.block_norm = norm() if config.block_norm else None
 
     def _sublayer(
         self,
@@ -191,31 +211,38 @@ class Block(nn.Module):
         return build(part, width=config.width, **context)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
+        if self.memory_map is not None:
+            assert context.memory is not None, "a map of a memory without one"
+            context = replace(context, memory=self.memory_map(F.silu(context.memory)))
         if self.parallel:
             return self._forward_parallel(x, context)
         part = self._modules  # a dict: at one token a step, attributes of modules are dear
+        told = (context.condition,) if self.adaptive else ()
         for name in self.order:
             y = x
             if self.placement in ("pre", "both"):
-                y = part[f"{name}_norm"](y)
+                y = part[f"{name}_norm"](y, *told)
             y = self._branch(name, y, context)
             if name in self.post_norms:
-                y = part[f"{name}_post_norm"](y)
+                y = part[f"{name}_post_norm"](y, *told)
             x = self._sum(name, x, self._dropped(y) if self.training else y)
             if self.placement == "post":
-                x = part[f"{name}_norm"](x)
-        return x if self.block_norm is None else self.block_norm(x)
+                x = part[f"{name}_norm"](x, *told)
+        return x if self.block_norm is None else self.block_norm(x, *told)
 
     def _forward_parallel(self, x: Tensor, context: Context) -> Tensor:
         total, normed = x, x
+        told = (context.condition,) if self.adaptive else ()
         for name in self.order:
             if self.placement in ("pre", "both") and hasattr(self, f"{name}_norm"):
-                normed = getattr(self, f"{name}_norm")(x)
+                normed = getattr(self, f"{name}_norm")(x, *told)
             y = self._branch(name, normed, context)
             if name in self.post_norms:
-                y = getattr(self, f"{name}_post_norm")(y)
+                y = getattr(self, f"{name}_post_norm")(y, *told)
             total = total + self._dropped(y)
-        return getattr(self, f"{self.order[0]}_norm")(total) if self.placement == "post" else total
+        if self.placement == "post":
+            return getattr(self, f"{self.order[0]}_norm")(total, *told)
+        return total
 
     def _sum(self, name: str, stream: Tensor, branch: Tensor) -> Tensor:
         kept, added = self.factors[name]
@@ -226,7 +253,7 @@ class Block(nn.Module):
         if kind == "feedforward":
             y = sublayer(x)
         elif kind == "convolution":
-            y = sublayer(x, context.mask.padding)
+            y = sublayer(x, context.mask.padding, getattr(context.where, "grid", None))
         else:
             y = sublayer(x, context)
         return getattr(self, f"{name}_scale")(y) if self.scaled else y

@@ -50,6 +50,7 @@ class Context:
     cache: Cache | None = None
     memory: Tensor | None = None  # b m d, what cross-attention reads
     memory_mask: Mask = field(default_factory=Mask)
+    condition: Tensor | None = None  # b e, what adaptive norms read
     record: Record | None = None
     source: Tensor | None = (
         None  # b k d, where self-attention reads keys and values when not from x (XLNet)

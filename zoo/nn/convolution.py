@@ -1,6 +1,6 @@
 """Convolutions over tokens, in which padding never reaches a real one."""
 
-# b batch, n tokens, d width, k kernel, r real tokens of a batch
+# b batch, n tokens, d width, k kernel, r real tokens of a batch, y x rows and columns of a grid
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.errors import ConfigError
 from zoo.nn.feedforward import ACTIVATIONS
 from zoo.nn.linear import Linear
 from zoo.nn.norm import LayerNorm
-from zoo.nn.schema import GatedConvolutionConfig, LayerNormConfig
+from zoo.nn.schema import GatedConvolutionConfig, GridConvolutionConfig, LayerNormConfig
+from zoo.registry import build
 
-__all__ = ["BatchNorm", "DepthwiseConvolution", "GatedConvolution", "GroupNorm"]
+__all__ = [
+    "BatchNorm",
+    "DepthwiseConvolution",
+    "GatedConvolution",
+    "GridConvolution",
+    "GroupNorm",
+]
 
 
 class GatedConvolution(nn.Module):
@@ -31,8 +39,10 @@ class GatedConvolution(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.down = Linear(width, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
 
-    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:  # b n d, b n -> b n d
-        """`padding` is True at real tokens."""
+    def forward(
+        self, x: Tensor, padding: Tensor | None = None, grid: tuple[int, ...] | None = None
+    ) -> Tensor:  # b n d, b n -> b n d
+        """`padding` is True at real tokens; a sequence has no use for `grid`."""
         x = F.glu(self.up(x), dim=-1)
         if padding is not None:
             x = x.masked_fill(~padding[..., None], 0.0)
@@ -41,6 +51,51 @@ class GatedConvolution(nn.Module):
         else:
             x = self.norm(self.depthwise(x), padding)
         return self.down(self.activation(x))
+
+
+class GridConvolution(nn.Module):
+    """feedforward(norm(depthwise(x))) over a grid whose places are tokens in raster order."""
+
+    def __init__(
+        self, config: GridConvolutionConfig, width: int, std: float = 0.02, depth: int = 0
+    ) -> None:
+        super().__init__()
+        self.depthwise = DepthwiseGrid(width, config.kernel, config.bias)
+        self.norm = nn.Identity() if config.norm is None else build(config.norm, width=width)
+        self.feedforward = build(config.feedforward, width=width, std=std, depth=depth)
+
+    def forward(
+        self, x: Tensor, padding: Tensor | None = None, grid: tuple[int, ...] | None = None
+    ) -> Tensor:  # b n d -> b n d
+        """Raises ConfigError for tokens that are no grid of rows and columns."""
+        if grid is None or len(grid) != 2 or grid[0] * grid[1] != x.shape[1]:
+            raise ConfigError(
+                f"convolution 'grid' is for rows and columns of places, and {x.shape[1]} tokens "
+                f"with the grid {grid} are none."
+            )
+        return self.feedforward(self.norm(self.depthwise(x, *grid)))
+
+
+class DepthwiseGrid(nn.Module):
+    """One square filter for each channel, weight (d k k); beyond the border there are zeros."""
+
+    def __init__(self, width: int, kernel: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(width)) if bias else None
+
+    def reset_parameters(self) -> None:
+        bound = 1 / self.weight.shape[1]  # as PyTorch starts convolutions
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:  # b yx d
+        picture = x.transpose(1, 2).unflatten(2, (rows, columns))  # b d y x
+        around = self.weight.shape[1] // 2
+        filters = self.weight[:, None]  # d 1 k k
+        out = F.conv2d(picture, filters, self.bias, padding=around, groups=len(filters))
+        return out.flatten(2).transpose(1, 2)
 
 
 class DepthwiseConvolution(nn.Module):

@@ -1,6 +1,7 @@
-"""Norms over the last axis. Every one is called `norm(x)` and keeps the shape and dtype of x."""
+"""Norms over the last axis. Every one is called `norm(x)`, an adaptive one `norm(x, condition)`,
+and keeps the shape and dtype of x."""
 
-# d width
+# b batch, n tokens, d width, e width of the condition
 
 from __future__ import annotations
 
@@ -8,9 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn.schema import LayerNormConfig, RMSNormConfig, ScaleNormConfig
+from zoo.errors import ConfigError
+from zoo.nn.linear import Linear
+from zoo.nn.schema import (
+    AdaptiveNormConfig,
+    LayerNormConfig,
+    NormConfig,
+    ResponseNormConfig,
+    RMSNormConfig,
+    ScaleNormConfig,
+)
+from zoo.registry import build
 
-__all__ = ["LayerNorm", "RMSNorm", "ScaleNorm"]
+__all__ = ["AdaptiveNorm", "LayerNorm", "RMSNorm", "ResponseNorm", "ScaleNorm", "build_norm"]
+
+
+def build_norm(config: NormConfig, width: int, condition_width: int | None = None) -> nn.Module:
+    """Returns a norm of a stack that is told vectors of `condition_width`, or none."""
+    more = {"condition_width": condition_width} if config.adaptive else {}
+    return build(config, width=width, **more)
 
 
 class LayerNorm(nn.Module):
@@ -62,3 +79,51 @@ class ScaleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1, eps=self.eps) * self.scale
+
+
+class ResponseNorm(nn.Module):
+    """x + weight * x * r + bias, r the length of a channel over the mean length of all channels."""
+
+    def __init__(self, config: ResponseNormConfig, width: int) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight), nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # b n d
+        length = x.norm(dim=1, keepdim=True)  # b 1 d
+        response = length / (length.mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight * (x * response) + self.bias + x
+
+
+class AdaptiveNorm(nn.Module):
+    """norm(x) * (1 + scale) + shift, both a linear map of silu(condition); it starts as norm(x)."""
+
+    def __init__(
+        self, config: AdaptiveNormConfig, width: int, condition_width: int | None = None
+    ) -> None:
+        super().__init__()
+        if condition_width is None:
+            raise ConfigError("norm 'adaptive' serves a stack that is told a vector; none is here.")
+        self.norm = None if config.norm is None else build(config.norm, width=width)
+        self.map = ZeroLinear(condition_width, 2 * width, config.bias)  # rows scale | shift
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:  # b n d, b e -> b n d
+        """Raises ConfigError without a condition."""
+        if condition is None:
+            raise ConfigError("condition: the adaptive norms of this stack read a vector (b e).")
+        scale, shift = self.map(F.silu(condition))[:, None].chunk(2, dim=-1)  # b 1 d each
+        y = x if self.norm is None else self.norm(x)
+        return y * (1 + scale) + shift
+
+
+class ZeroLinear(Linear):
+    """A linear layer that gives zeros until it learns."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

@@ -20,6 +20,8 @@ Activation = Literal[
 class NormConfig:
     """What every norm is asked: its width comes from where it stands."""
 
+    adaptive: ClassVar[bool] = False  # whether it reads the vector that a stack is told
+
 
 @kind("norm", "layer", builds="zoo.nn.norm:LayerNorm")
 @dataclass(kw_only=True)
@@ -45,6 +47,31 @@ class ScaleNormConfig(NormConfig):
     starts at sqrt(width)."""
 
     eps: float = setting(1e-5, "smallest length that is divided by", above=0.0)
+
+
+@kind("norm", "response", builds="zoo.nn.norm:ResponseNorm")
+@dataclass(kw_only=True)
+class ResponseNormConfig(NormConfig):
+    """Woo et al. 2023, arXiv 2301.00808: a channel counts by its length over all tokens against
+    that of the other channels. It is added to its input, and starts as nothing."""
+
+    eps: float = setting(1e-6, "added to the mean length", low=0.0)
+
+
+@kind("norm", "adaptive", builds="zoo.nn.norm:AdaptiveNorm")
+@dataclass(kw_only=True)
+class AdaptiveNormConfig(NormConfig):
+    """A norm whose scale and shift are read from a vector that the whole stack is told (Perez et
+    al. 2017, arXiv 1709.07871; Peebles and Xie 2022, arXiv 2212.09748): norm(x) (1 + scale) +
+    shift."""
+
+    adaptive: ClassVar[bool] = True
+    norm: NormConfig | None = part("norm", "layer", "what is scaled and shifted; null: x itself")
+    bias: bool = setting(True, "bias of the linear map from the vector")
+
+    def check(self) -> None:
+        if self.norm is not None and self.norm.adaptive:
+            raise ConfigError("norm: an adaptive norm stands around a plain one.")
 
 
 # -- positions -------------------------------------------------------------------------------------
@@ -364,6 +391,25 @@ class GatedConvolutionConfig(ConvolutionConfig):
     )
     activation: Activation = setting("silu", "after the norm")
     bias: bool = setting(True, "bias on its three convolutions")
+
+
+@kind("convolution", "grid", builds="zoo.nn.convolution:GridConvolution")
+@dataclass(kw_only=True)
+class GridConvolutionConfig(ConvolutionConfig):
+    """feedforward(norm(depthwise(x))) over the rows and columns of a grid: ConvNeXt's block without
+    its residual (Liu et al. 2022, arXiv 2201.03545; with norm `response` within, Woo et al.
+    2023)."""
+
+    kernel: int = setting(3, "side of the square that the depthwise convolution sees", low=1)
+    bias: bool = setting(True, "bias of the depthwise convolution")
+    norm: NormConfig | None = part("norm", "layer", "after the depthwise convolution; null: none")
+    feedforward: FeedForwardConfig = part("feedforward", "mlp", "what each place goes through then")
+
+    def check(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ConfigError(
+                f"kernel: a square around a place has an odd side, not {self.kernel}."
+            )
 
 
 # -- tuning ----------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ class MaskedLM(nn.Module, MaskedVerbs):
         self.backbone = build(backbone)
         if config.pooler:
             self.pooler = Linear(width, width, std=std)
+        if config.projection:
+            self.projection = Linear(width, config.projection, bias=False, std=width**-0.5)
         if config.next_sentence:
             self.next_sentence = Linear(width, 2, std=std)
         if config.task == "fill":
@@ -73,19 +75,35 @@ class MaskedLM(nn.Module, MaskedVerbs):
         return TextOutput(logits, x, pooled, follows)
 
     def sentence_vectors(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns one vector per text (b d): the mean over real tokens, the first token, or the
-        pooler."""
-        output = self(tokens, mask)
-        if self.config.embed_from == "pooler":
+        """Returns one vector per text (b d): the mean over real tokens, the first token, the
+        pooler, or the end; projected where the model projects."""
+        vectors = self.pool(tokens, self(tokens, mask), mask)
+        return F.normalize(vectors, dim=-1) if self.config.embed_unit else vectors
+
+    def read(self, tokens: Tensor, layer: int) -> tuple[Tensor, Tensor]:  # b n -> b n d, b e
+        """Returns what another model reads of texts: the output of a block (-1 the last one's,
+        before the norm after it) and one vector each, of whatever length it has."""
+        index = layer % self.config.backbone.depth
+        record = Record(layers=frozenset({index}))
+        output = self(tokens, record=record)
+        return record.hidden[index], self.pool(tokens, output)
+
+    def pool(self, tokens: Tensor, output: TextOutput, mask: Tensor | None = None) -> Tensor:
+        """Returns one vector per text (b d), as `embed_from` says."""
+        config = self.config
+        if config.embed_from == "pooler":
             assert output.pooled is not None
             vectors = output.pooled
-        elif self.config.embed_from == "first":
+        elif config.embed_from == "first":
             vectors = first_token(output.hidden, mask)
+        elif config.embed_from == "end":  # without one, the first token is as good as any other
+            ends = (tokens == config.special["eos"]).int().argmax(-1)
+            vectors = output.hidden[torch.arange(len(ends), device=ends.device), ends]
         else:
             real = torch.ones_like(tokens) if mask is None else mask
             real = real[..., None].to(output.hidden.dtype)
             vectors = (output.hidden * real).sum(1) / real.sum(1).clamp(min=1e-9)
-        return F.normalize(vectors, dim=-1) if self.config.embed_unit else vectors
+        return self.projection(vectors) if config.projection else vectors
 
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""

@@ -95,12 +95,19 @@ class MaskedLMConfig(TextModelConfig):
         "pooler",
         "head of classify: linear on the pooler (BERT), or dense, tanh, linear on the first token",
     )
-    embed_from: Literal["mean", "first", "pooler"] = setting("mean", "what embed returns")
+    embed_from: Literal["mean", "first", "pooler", "end"] = setting(
+        "mean", "what embed returns; end is the first token `special.eos` (CLIP)"
+    )
+    projection: int | None = setting(
+        None, "width of a space shared with pictures, that embed is mapped to (CLIP)", low=1
+    )
     embed_unit: bool = setting(True, "whether embed returns vectors of unit length")
 
     def check(self) -> None:
         if self.next_sentence and not self.pooler:
             raise ConfigError("next_sentence: reads the pooler, and pooler is false.")
+        if self.embed_from == "end" and "eos" not in self.special:
+            raise ConfigError("embed_from: 'end' needs special.eos, the id of that token.")
         if self.task == "classify" and self.classify_from == "pooler" and not self.pooler:
             raise ConfigError("classify_from: 'pooler' needs pooler=true; 'dense' does not.")
 
