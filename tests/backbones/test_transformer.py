@@ -48,6 +48,15 @@ def both(layer, x):
     return x + layer.feedforward_post_norm(layer.feedforward(layer.feedforward_norm(x)))
 
 
+def normformer(layer, x):
+    """Shleifer et al. 2021: a norm after attention and one before the projection down."""
+    x = x + layer.attention_post_norm(layer.attention(layer.attention_norm(x), CAUSAL))
+    feedforward = layer.feedforward
+    inner = torch.nn.functional.silu(feedforward.up(layer.feedforward_norm(x)))
+    inner = feedforward.inner_norm(inner)
+    return x + feedforward.down(inner)
+
+
 def none(layer, x):
     x = x + layer.attention(x, CAUSAL)
     return x + layer.feedforward(x)
@@ -92,6 +101,8 @@ BLOCKS = {
     "pre": (pre, {}),
     "post": (post, {"placement": "post"}),
     "both": (both, {"placement": "both"}),
+    "normformer": (normformer, {"placement": "both", "post_norms": ["attention"], "feedforward": {
+        "hidden": 20, "activation": "silu", "inner_norm": "layer"}}),
     "none": (none, {"placement": "none"}),
     "parallel, one norm": (parallel_one, {"parallel": True}),
     "parallel, two norms": (parallel_two, {"parallel": True, "parallel_norms": 2}),
@@ -100,7 +111,7 @@ BLOCKS = {
     "parallel, none": (parallel_none, {"parallel": True, "placement": "none"}),
     "order": (turned_round, {"order": ["feedforward", "attention"]}),
     "layer scale": (scaled, {"layer_scale": 0.1}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -135,6 +146,23 @@ def test_cross_attention_reads_the_memory():
         expected = expected + y
         expected = expected + layer.feedforward(layer.feedforward_norm(expected))
     torch.testing.assert_close(stack(X, memory=memory), stack.final_norm(expected))
+
+
+def test_post_norms_name_sublayers():
+    """Of an encoder-decoder's block too; what is not named has no norm after it."""
+    cross = {"cross_attention": {"name": "multihead", "heads": 2}, "memory_width": WIDTH}
+    for chosen in (["cross_attention"], ["attention", "cross_attention"], ["feedforward"], []):
+        layer = make(placement="both", post_norms=chosen, **cross).layers[0]
+        found = {n.removesuffix("_post_norm") for n in layer._modules if n.endswith("_post_norm")}
+        assert found == set(chosen)
+    memory = data(B, 5, WIDTH, seed=2)
+    layer = make(placement="both", post_norms=["cross_attention"], **cross).layers[0]
+    context = Context(Mask(causal=True), memory=memory)
+    x = X + layer.attention(layer.attention_norm(X), context)
+    read = layer.cross_attention(layer.cross_attention_norm(x), context)
+    x = x + layer.cross_attention_post_norm(read)
+    x = x + layer.feedforward(layer.feedforward_norm(x))
+    torch.testing.assert_close(layer(X, context), x)
 
 
 def test_torchs_encoder_layer_is_one_point():

@@ -112,3 +112,24 @@ def test_depth_makes_the_output_projection_start_smaller(name):
     layer.down.reset_parameters()
     ratio = layer.down.weight.std() / (0.02 * 0.8796)
     torch.testing.assert_close(ratio, torch.tensor(0.25), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("name", ["mlp", "geglu"])
+def test_inner_norm_stands_before_the_projection_down(name, norm, x):
+    """NormFormer (arXiv 2110.09456); in a gated one it sees the product, as in DALL-E mini."""
+    layer = make({"name": name, "activation": "gelu", "hidden": HIDDEN, "inner_norm": norm})
+    if name == "mlp":
+        inner = FORMULAS["gelu"](F.linear(x, layer.up.weight, layer.up.bias))
+    else:
+        gate, up = F.linear(x, layer.gate_up.weight, layer.gate_up.bias).chunk(2, -1)
+        inner = FORMULAS["gelu"](gate) * up
+    mean = inner.mean(-1, keepdim=True) if norm == "layer" else 0
+    inner = inner - mean
+    eps = layer.inner_norm.eps
+    inner = inner / (inner.square().mean(-1, keepdim=True) + eps).sqrt() * layer.inner_norm.weight
+    inner = inner + layer.inner_norm.bias if norm == "layer" else inner
+    expected = F.linear(inner, layer.down.weight, layer.down.bias)
+    torch.testing.assert_close(layer(x), expected)
+    plain = make({"name": name, "activation": "gelu", "hidden": HIDDEN})
+    assert plain.inner_norm is None and not torch.allclose(plain(x), expected)

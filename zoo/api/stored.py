@@ -19,7 +19,7 @@ __all__ = [
     "foreign_config",
     "over_bases",
     "stored_weights",
-    "weights_of_tag",
+    "tag_weights",
 ]
 
 
@@ -69,18 +69,18 @@ def find_stored(
         return node_config(parsed, overrides, keys)
 
     typed = config_with(overrides, keys or {})
+    weights: Any
     if parsed.scheme:
-        path = folder = _folder_of(parsed)
+        folder = _folder_of(parsed)
+        weights = open_weights(folder, allow_pickle=allow_pickle)
         format_name = _format_of(folder, allow_pickle)
+        if format_name != "zoo":
+            weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(weights)
     else:
         _warn_of_licence(parsed, typed)
-        path, format_name = weights_of_tag(parsed, typed)
-        folder = path if path.is_dir() else path.parent
+        weights, folder = tag_weights(parsed, typed, allow_pickle)
     if parsed.scheme == "hf":
         _refuse_local_bases(parsed.name, typed.bases)
-    weights: Any = open_weights(path, allow_pickle=allow_pickle)
-    if format_name != "zoo":
-        weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(weights)
     tuned = is_tuned(typed) and is_tuned(config_with((), {}))
     foreign = bool(parsed.scheme) and not overrides and not keys
     return Stored(typed, weights, folder, tuned, foreign)
@@ -221,21 +221,39 @@ def _weight_names(folder: Path, allow_pickle: bool) -> frozenset[str]:
         return frozenset()
 
 
-def weights_of_tag(parsed: Name, typed: Any) -> tuple[Path, str]:
-    """Returns (file or folder, format) of a node's weights tag, pulled from the hub when they do
-    not ship."""
+def tag_weights(parsed: Name, typed: Any, allow_pickle: bool = False) -> tuple[Any, Path]:
+    """Returns the tensors of a node's weights tag by the model's names, and the folder that they
+    lie in, pulled from the hub when they do not ship."""
+    from zoo.weights.files import open_weights
+    from zoo.weights.formats import find_format
+
     if not typed.weights:
         raise WeightsError(
             f"{parsed.name!r} has no weights; zoo.create({parsed.name!r}) gives it new ones."
         )
     tag = typed.weights[parsed.tag] if parsed.tag else next(iter(typed.weights.values()))
-    if tag.folder is not None:
-        path = Path(__file__).parent.parent / "assets" / tag.folder
-        if not path.is_dir():
-            raise WeightsError(
-                f"The shipped weights {tag.folder!r} are missing; install zoo again."
-            )
-        return path, tag.format
-    from zoo.hub.client import pull
+    folder = _folder_of_tag(tag)
+    weights: Any
+    if tag.files:  # a model in several files: each one's names under a prefix of its own
+        weights = {}
+        for prefix, file in tag.files.items():
+            found = open_weights(folder / file, allow_pickle=allow_pickle)
+            weights |= {f"{prefix}.{name}": tensor for name, tensor in found.items()}
+    else:
+        path = folder if tag.folder is not None else folder / tag.file
+        weights = open_weights(path, allow_pickle=allow_pickle)
+        folder = path if path.is_dir() else path.parent
+    if tag.format != "zoo":
+        weights = find_format(tag.format, typed.zoo_kind).weight_map(typed).load(weights)
+    return weights, folder
 
-    return pull(tag.repo, tag.revision, allow=tag.patterns()) / tag.file, tag.format
+
+def _folder_of_tag(tag: Any) -> Path:
+    if tag.folder is None:
+        from zoo.hub.client import pull
+
+        return pull(tag.repo, tag.revision, allow=tag.patterns())
+    path = Path(__file__).parent.parent / "assets" / tag.folder
+    if not path.is_dir():
+        raise WeightsError(f"The shipped weights {tag.folder!r} are missing; install zoo again.")
+    return path

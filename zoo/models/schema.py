@@ -21,6 +21,11 @@ class Weights:
         None, "commit of the repository, 40 hex digits; null follows main"
     )
     file: str = setting("model.safetensors", "weights file (or its index) in the repository")
+    files: dict[str, str] = setting(
+        {},
+        "instead of `file`, where a model lies in several: what goes before the names inside -> "
+        "weights file, {encoder: encoder.pt} makes encoder.layers.0.… of layers.0.…",
+    )
     format: str = setting(
         "zoo", "names inside the file: ours, or a public format (see zoo.weights.formats)"
     )
@@ -28,11 +33,13 @@ class Weights:
     license: str | None = setting(None, "licence of these weights, when not the card's")
 
     def patterns(self) -> tuple[str, ...]:
-        """Returns what of its repository a load needs: the file, with an index also its shards, and
-        the small files beside it (configs, vocabularies)."""
-        stem, _, ending = self.file.removesuffix(".index.json").partition(".")
-        shards = (f"{stem}-*.{ending}",) if self.file.endswith(".index.json") else ()
-        return (self.file, *shards, "*.json", "*.txt", "*.model", "*.spm", "*.jinja")
+        """Returns what of its repository a load needs: the files, with an index also its shards,
+        and the small files beside them (configs, vocabularies)."""
+        found = []
+        for file in self.files.values() or (self.file,):
+            stem, _, ending = file.removesuffix(".index.json").partition(".")
+            found += [file, f"{stem}-*.{ending}"] if file.endswith(".index.json") else [file]
+        return (*found, "*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 
     def check(self) -> None:
         if (self.repo is None) == (self.folder is None):

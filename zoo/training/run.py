@@ -151,19 +151,13 @@ def _model(config: ExperimentConfig) -> nn.Module:
 
 def _weights(config: ExperimentConfig) -> Any:
     """Returns the tensors to start from, by the model's own names."""
-    from zoo.api.stored import stored_weights, weights_of_tag
-    from zoo.weights.files import open_weights
-    from zoo.weights.formats import find_format
+    from zoo.api.stored import stored_weights, tag_weights
 
     assert config.weights is not None
     model: Any = config.model
     if ":" in config.weights:
         return stored_weights(config.weights)
-    path, format_name = weights_of_tag(Name("", "model", tag=config.weights), model)
-    file = open_weights(path)
-    if format_name == "zoo":
-        return file
-    return find_format(format_name, model.zoo_kind).weight_map(model).load(file)
+    return tag_weights(Name("", "model", tag=config.weights), model)[0]
 
 
 def what_to_store(model: Any, config: ExperimentConfig) -> frozenset[str] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.models.generator.prompt import Condition, Prompt
 from zoo.models.generator.schema import GeneratorConfig
@@ -45,15 +46,14 @@ class Generator(nn.Module, GeneratorVerbs):
         if config.source is not None:
             self.small = build(config.source).requires_grad_(False)
         self.mask_code = config.codebook  # of a model that fills in: the row after the last code
-        rows = config.codebook + (not config.causal)
         self.prompt = Prompt(config)
-        self.embedding = TokenEmbedding(config, width, std, rows)  # type: ignore[arg-type]
+        self.embedding = TokenEmbedding(config, width, std, config.rows)  # type: ignore[arg-type]
         self.backbone = build(
             backbone, grid=config.shape, prefix=config.prefix, memory_width=self.prompt.width
         )
         if config.head_norm:
             self.head_norm = build(backbone.norm, width=width)
-        head = rows if config.tied else config.codebook
+        head = config.rows if config.tied or config.code_rows else config.codebook
         self.head = TokenHead(config, width, backbone.norm, std, head, config.transform)  # type: ignore[arg-type]
         if config.text_head:
             self.text_head = Linear(width, config.vocabulary, config.head_bias, std)
@@ -101,9 +101,12 @@ class Generator(nn.Module, GeneratorVerbs):
     ) -> Tensor:  # b p+n d
         """Runs the stack over what stands before the codes (once, when there is a cache) and
         them."""
+        begins = cache is None or cache.length == 0
+        if begins and self.config.start_code is not None:
+            codes = F.pad(codes, (1, 0), value=self.config.start_code)
         x = self.embedding(codes)
         mask = None
-        if condition.prefix is not None and (cache is None or cache.length == 0):
+        if condition.prefix is not None and begins:
             x = torch.cat([condition.prefix.to(x.dtype), x], dim=1)
             if self.config.causal and self.config.text_order == "full":
                 mask = Mask(prefix=torch.full(x.shape[:1], self.config.prefix, device=x.device))

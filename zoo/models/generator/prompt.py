@@ -109,13 +109,18 @@ class Prompt(nn.Module):
         return Condition(start, x, mask)
 
     def no_text(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Returns a text (b m) that says nothing, and its mask: empty places, or, where those are
-        not seen, one filling token."""
+        """Returns a text (b m) that says nothing, and its mask: the config's `no_text`, or else
+        empty places, or, where those are not seen, one filling token."""
         device = next(self.parameters()).device
         shape = (batch, self.config.text_length)
         text = torch.full(shape, self.config.pad_token, dtype=torch.long, device=device)
         mask = torch.zeros(shape, dtype=torch.bool, device=device)
-        mask[:, 0] = not self.config.text_pads
+        said = self.config.no_text
+        if said:
+            text[:, : len(said)] = torch.tensor(said, device=device)
+            mask[:, : len(said)] = True
+        else:
+            mask[:, 0] = not self.config.text_pads
         return text, mask
 
     def _read(self, text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

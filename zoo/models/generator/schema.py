@@ -47,6 +47,9 @@ class GeneratorConfig(ModelConfig):
         "not seen",
     )
     pad_token: int = setting(0, "text token that fills up, where there are no such vectors", low=0)
+    no_text: list[int] = setting(
+        [], "tokens of a prompt that asks for nothing in particular; none: it is filled up wholly"
+    )
     text_order: Literal["causal", "full"] = setting(
         "causal", "whether a prompt before the codes is read from left to right or in both ways"
     )
@@ -68,10 +71,16 @@ class GeneratorConfig(ModelConfig):
     source_encoder: TransformerConfig | None = part("backbone", None, "reads its codes")
     # the stack
     start: bool = setting(False, "a learned token just before the codes")
+    start_code: int | None = setting(
+        None, "instead: row of the codes' embedding that stands there (DALL-E mini)", low=0
+    )
     backbone: TransformerConfig = part(
         "backbone", {"kind": "transformer", "position": "learned-axial"}, "the stack over the codes"
     )
     # codes to vectors and back
+    code_rows: int | None = setting(
+        None, "rows of the codes' embedding and head, where there are more than codes", low=2
+    )
     embedding_width: int | None = setting(
         None, "width of a factorised embedding of text and codes; null: the backbone's", low=1
     )
@@ -120,6 +129,12 @@ class GeneratorConfig(ModelConfig):
             raise ConfigError(
                 "text_head: needs a text before the codes and a causal backbone (DALL-E)."
             )
+        if self.start_code is not None and (self.start or self.start_code >= self.rows):
+            raise ConfigError(
+                f"start_code: names one of {self.rows} rows (code_rows), in place of `start`."
+            )
+        if self.rows < self.codebook:
+            raise ConfigError(f"code_rows: {self.code_rows} is less than {self.codebook} codes.")
         if self.causal and not self.prefix:
             raise ConfigError(
                 "start: a causal backbone needs a token before the first code; set start=true."
@@ -147,12 +162,18 @@ class GeneratorConfig(ModelConfig):
     @property
     def prefix(self) -> int:
         """How many tokens stand before the codes."""
-        return (0 if self.memory else self.prompt_length) + int(self.start)
+        started = self.start or self.start_code is not None
+        return (0 if self.memory else self.prompt_length) + int(started)
 
     @property
     def codebook(self) -> int:
         """How many codes there are, as the visual tokenizer says."""
         return self.codes if self.visual is None else self.visual.codebook_size  # type: ignore[return-value, attr-defined]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the codes' embedding has: one for each code, and for the mask."""
+        return self.code_rows or self.codebook + (not self.causal)
 
     @property
     def shape(self) -> tuple[int, ...]:

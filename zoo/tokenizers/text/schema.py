@@ -109,7 +109,13 @@ class ByteBPEConfig(TextTokenizerConfig):
     """Byte-pair encoding over bytes: nothing is unknown, every text comes back exactly (Radford
     2019, section 2.2)."""
 
-    pipeline: ClassVar[tuple[str, ...]] = ("pattern", "prefix_space", "compose", "lowercase")
+    pipeline: ClassVar[tuple[str, ...]] = (
+        "pattern",
+        "prefix_space",
+        "compose",
+        "lowercase",
+        "ascii",
+    )
 
     pattern: str | None = setting(
         None, "how words are told: gpt2, gpt4, qwen2, bloom, clip, none or a regular expression"
@@ -119,7 +125,13 @@ class ByteBPEConfig(TextTokenizerConfig):
     lowercase: bool | None = setting(
         None, "whether white space becomes one blank and letters lower case (CLIP)"
     )
+    ascii: bool | None = setting(
+        None,
+        "whether characters that are not ASCII are dropped, and blanks at the ends (DALL-E mini)",
+    )
     word_end: str = setting("", "mark on the last piece of a word (CLIP: </w>); bare files only")
+    vocab_file: str = setting("vocab.json", "name of the vocabulary, of bare files")
+    merges_file: str = setting("merges.txt", "name of the list of merges, of bare files")
 
 
 @kind("tokenizer", "wordpiece", builds="zoo.tokenizers.text.schemes.wordpiece:WordPieceTokenizer")

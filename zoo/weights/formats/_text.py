@@ -258,7 +258,7 @@ def computation(config: Any) -> dict[str, Any]:
     """Returns what decides the numbers, the same for two ways to write the same."""
     plain = to_mapping(config, omit=NOT_STORED)
     for name in ("backbone", "encoder", "decoder"):
-        if hasattr(config, name):
+        if getattr(config, name, None) is not None:
             plain[name] = _stack(getattr(config, name))
     return plain
 

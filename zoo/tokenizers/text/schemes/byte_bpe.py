@@ -55,9 +55,14 @@ class ByteBPETokenizer(TextTokenizer):
             }
             cut = {"type": "Sequence", "pretokenizers": [split, step]}
         changes: list[dict[str, Any]] = [{"type": "NFC"}] if config.compose else []
+        blanks = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
         if config.lowercase:
-            blanks = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
             changes += [blanks, {"type": "Lowercase"}]
+        if config.ascii:
+            others = {"Regex": r"[^\x00-\x7f]"}
+            dropped = {"type": "Replace", "pattern": others, "content": ""}
+            ends = {"type": "Strip", "strip_left": True, "strip_right": True}
+            changes += [dropped, blanks, ends]
         return {
             "normalizer": {"type": "Sequence", "normalizers": changes} if changes else None,
             "pre_tokenizer": cut,
@@ -69,8 +74,8 @@ class ByteBPETokenizer(TextTokenizer):
         ranks = files.path("tiktoken.model", "vocab.tiktoken")
         if ranks is not None:
             return cls.spec_of_ranks(config, ranks)
-        vocab = json.loads(files.need("vocab.json").read_text(encoding="utf-8"))
-        merges = read_merges(read_lines(files.need("merges.txt")))
+        vocab = json.loads(files.need(config.vocab_file).read_text(encoding="utf-8"))
+        merges = read_merges(read_lines(files.need(config.merges_file)))
         if not config.word_end and any(second.endswith("</w>") for _, second in merges[:1000]):
             raise ConfigError(
                 f"{files.folder} marks word ends by </w>, so it is no plain byte-bpe; read it with "
