@@ -10,6 +10,7 @@ from zoo.weights.steps import (
     FromHeadGroups,
     HalfSplit,
     Inverse,
+    Leading,
     Misfit,
     Reshape,
     Scale,
@@ -110,3 +111,15 @@ def test_add():
 def test_misfits(step, shape, words):
     with pytest.raises(Misfit, match=words):
         step.forward_shape(shape)
+
+
+def test_leading_rows_keep_what_is_read():
+    table = torch.arange(10.0).view(5, 2)
+    step = Leading(4, 5)
+    assert torch.equal(step.forward(table), table[:4]) and step.forward_shape((5, 2)) == (4, 2)
+    assert step.backward_shape((4, 2)) == (5, 2)
+    assert torch.equal(step.backward(table[:4]), torch.cat([table[:4], torch.zeros(1, 2)]))
+    with pytest.raises(Misfit, match="should have 5 rows"):
+        step.forward_shape((6, 2))
+    with pytest.raises(Misfit, match="should have 4 rows"):
+        step.backward_shape((5, 2))

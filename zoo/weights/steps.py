@@ -20,6 +20,7 @@ __all__ = [
     "FromHeadGroups",
     "HalfSplit",
     "Inverse",
+    "Leading",
     "Misfit",
     "Reshape",
     "Scale",
@@ -136,6 +137,34 @@ class Squeeze(Step):
 
     def backward(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.reshape(self.backward_shape(tuple(tensor.shape)))
+
+
+class Leading(Step):
+    """The first `rows` of a table whose others no computation reads; export writes zeros there."""
+
+    copies = False
+
+    def __init__(self, rows: int, total: int) -> None:
+        assert 0 < rows <= total
+        self.rows, self.total = rows, total
+
+    def forward_shape(self, shape: Shape) -> Shape:
+        if not shape or shape[0] != self.total:
+            raise Misfit(f"should have {self.total} rows")
+        return (self.rows, *shape[1:])
+
+    def backward_shape(self, shape: Shape) -> Shape:
+        if not shape or shape[0] != self.rows:
+            raise Misfit(f"should have {self.rows} rows")
+        return (self.total, *shape[1:])
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[: self.rows]
+
+    def backward(self, tensor: torch.Tensor) -> torch.Tensor:
+        whole = tensor.new_zeros(self.total, *tensor.shape[1:])
+        whole[: self.rows] = tensor
+        return whole
 
 
 class HalfSplit(Step):

@@ -49,7 +49,7 @@ class Prompt(nn.Module):
         self.width = config.encoder.width if config.encoder is not None else width
         if config.text_length:
             self.embedding = TokenEmbedding(config, self.width, self.std, config.vocabulary)  # type: ignore[arg-type]
-            if config.text_pads:
+            if config.text_pads and not config.pad_rows:
                 self.pads = nn.Parameter(torch.empty(config.text_length, self.width))
         if config.features:
             self.project = Linear(config.features, self.width, std=self.std)
@@ -128,7 +128,9 @@ class Prompt(nn.Module):
         x = self.embedding(text)
         if mask is None or not self.config.text_pads:
             return x, mask
-        return torch.where(mask[..., None], x, self.pads), None
+        rows = self.config.pad_rows
+        pads = self.embedding.weight[-self.config.text_length :] if rows else self.pads
+        return torch.where(mask[..., None], x, pads), None
 
 
 class SmallPicture(nn.Module):

@@ -46,6 +46,9 @@ class GeneratorConfig(ModelConfig):
         "each place of a prompt without a token has a vector of its own (DALL-E); otherwise it is "
         "not seen",
     )
+    pad_rows: bool = setting(
+        False, "those vectors are the last rows of the text's embedding (ruDALL-E)"
+    )
     pad_token: int = setting(0, "text token that fills up, where there are no such vectors", low=0)
     no_text: list[int] = setting(
         [], "tokens of a prompt that asks for nothing in particular; none: it is filled up wholly"
@@ -125,6 +128,8 @@ class GeneratorConfig(ModelConfig):
             raise ConfigError(
                 "text_pads: a prompt before the codes has one length; set text_pads=true."
             )
+        if self.pad_rows and not (self.text_pads and self.vocabulary > self.text_length > 0):
+            raise ConfigError("pad_rows: needs text_pads, and a row for each place of the text.")
         if self.text_head and (self.memory or not self.text_length or not self.causal):
             raise ConfigError(
                 "text_head: needs a text before the codes and a causal backbone (DALL-E)."
