@@ -99,7 +99,6 @@ def test_a_client_that_goes_away_frees_its_pages(server, stream):
         if stream:
             with client.stream("POST", f"{url}/v1/completions", json=body) as found:
                 next(found.iter_lines())
-                assert until(lambda: service.engine.counts()["running"] >= 1)
         else:
             httpx2.post(f"{url}/v1/completions", json=body, timeout=0.02)
     assert until(lambda: not service.open)

@@ -144,7 +144,7 @@ def save(
     from zoo.weights.files import save_weights
 
     refuse_inexact(model)
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if not hasattr(config, "zoo_kind"):
         raise WeightsError(f"{type(model).__name__} carries no zoo config, so it cannot be stored.")
     state = model.state_dict()
@@ -154,8 +154,9 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(state, folder / WEIGHTS)
     write_text(folder / CONFIG, json.dumps(stored_mapping(config), indent=2) + "\n")
-    if hasattr(model, "write_files"):
-        model.write_files(folder)
+    write_files: Any = getattr(model, "write_files", None)
+    if write_files is not None:
+        write_files(folder)
     if card is not None or not (folder / "README.md").exists():
         from zoo.models.card import model_card
 

@@ -139,6 +139,10 @@ class BatchNorm(nn.Module):
     """Over the real tokens of a batch in training, by running statistics otherwise (Ioffe and
     Szegedy 2015, arXiv 1502.03167)."""
 
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
     def __init__(self, width: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum

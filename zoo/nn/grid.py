@@ -101,12 +101,11 @@ class LearnedAxialPosition(Position):
                 "this model has learned."
             )
         place = (where.queries - where.prefix).clamp(min=0)
-        vectors = None
+        vectors = x.new_zeros(())
         for axis in reversed(range(len(sizes))):
             index = place % where.grid[axis] if axis else place
             place = place // where.grid[axis]
-            found = F.embedding(index, self.axes[axis])
-            vectors = found if vectors is None else vectors + found
+            vectors = vectors + F.embedding(index, self.axes[axis])
         if where.prefix:
             inside = (where.queries >= where.prefix)[..., None]
             if self.before is None:

@@ -145,11 +145,12 @@ class LearnedGridPosition(Position):
         fill_normal_(self.weight, self.std)
 
     def embed(self, x: Tensor, where: Where) -> Tensor:
-        same = where.grid is None or tuple(where.grid) == tuple(self.grid)
+        grid = self.grid if where.grid is None else where.grid
+        same = tuple(grid) == tuple(self.grid)
         free = where.prefix - self.rows  # prefix tokens without a position, such as registers
         if same and free == 0:
             return x + self.weight
-        patches = self.weight[self.rows :] if same else self.resized(where.grid)
+        patches = self.weight[self.rows :] if same else self.resized(grid)
         return x + torch.cat([self.weight[: self.rows], F.pad(patches, (0, 0, free, 0))])
 
     def resized(self, grid: tuple[int, ...]) -> Tensor:

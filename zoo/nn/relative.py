@@ -64,8 +64,8 @@ class BucketTable(nn.Module):
         return F.embedding(bucket, self.weight).permute(0, 3, 1, 2).to(dtype)
 
     def forward(self, q: Tensor, k: Tensor, context: Context, scale: float) -> Tensor:
-        assert context.where is not None
-        return self.biases(context.where, q.dtype)
+        where: Any = context.where
+        return self.biases(where, q.dtype)
 
 
 class BucketPosition(Position):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from zoo.errors import ConfigError
 from zoo.generation.schema import DecodingOptions, options
@@ -82,7 +82,7 @@ class _Request:
             if getattr(self, key) not in self.neutral[key]:
                 raise ConfigError(f"{key}: this server cannot do it; leave it out.")
 
-    neutral = {
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
         "frequency_penalty": (None, 0),
         "presence_penalty": (None, 0),
         "logit_bias": (None, {}),
@@ -193,12 +193,13 @@ def _text(message: Mapping[str, Any], index: int) -> str:
         raise ConfigError(f"messages.{index}.role: must be given (system, user or assistant).")
     content = message.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    texts = []
+    texts: list[str] = []
     for part in parts:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
+        says = isinstance(part, Mapping) and part.get("type") == "text"
+        text = part.get("text") if says else None
+        if not isinstance(text, str):
             raise ConfigError(f"messages.{index}.content: this server reads text only.")
-        texts.append(part["text"])
+        texts.append(text)
     return "".join(texts)
 
 

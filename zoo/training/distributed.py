@@ -156,8 +156,9 @@ def _shard(model: nn.Module, world: World, config: TrainerConfig) -> nn.Module:
     return model
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Returns the model inside DDP; a model as it is otherwise."""
+def unwrap(model: nn.Module) -> Any:
+    """Returns the model inside DDP; a model as it is otherwise. (Typed Any: each kind of model has
+    attributes of its own, and an objective's `check` has asked for them.)"""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -163,13 +164,14 @@ def _initialise(
             computed = key in owner._non_persistent_buffers_set
             if table is not None and table.is_meta and not computed:
                 owner._buffers[key] = _empty(table, dtype, device)
-        if init is None and not hasattr(owner, "reset_parameters"):
+        reset: Any = init or getattr(owner, "reset_parameters", None)
+        if reset is None:
             raise WeightsError(
                 f"Nothing initialises {', '.join(names)}: {type(owner).__name__} has no "
                 "reset_parameters(), so pass init=."
             )
         with torch.no_grad():
-            init(owner) if init else owner.reset_parameters()
+            init(owner) if init else reset()
 
 
 def _reset_buffers(module: nn.Module, device: torch.device | None) -> None:

@@ -145,7 +145,7 @@ class VisualTokenizer(nn.Module):
         config = self.config
         return to_pixels(
             as_list(images)[0],
-            size=size or tuple(config.image),
+            size=size or (config.image[0], config.image[1]),
             channels=config.channels,
             resize=config.resize,
             crop=1.0,

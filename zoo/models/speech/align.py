@@ -87,7 +87,8 @@ def words_of(
     """Returns the words that labels spell: a word lasts from its first label to its last one, and
     is as probable as its labels are on (geometric) average."""
     stream, words = tokenizer.stream(skip_special=True), []
-    text, parts = "", []  # of the word that is being spelt
+    text = ""
+    parts: list[Label] = []  # of the word that is being spelt
 
     def finish() -> None:
         nonlocal text, parts

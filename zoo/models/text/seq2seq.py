@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from zoo.backbones.transformer import Transformer
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
 from zoo.models.text.schema import Seq2SeqConfig
 from zoo.models.text.verbs import Seq2SeqVerbs
@@ -20,6 +21,11 @@ __all__ = ["EncoderDecoder", "Seq2Seq"]
 class EncoderDecoder(nn.Module):
     """What every encoder-decoder that writes tokens has: `encoder`, `decoder`, `embedding` (and
     `target_embedding` where the target's is another) and `head`, whatever it reads."""
+
+    embedding: TokenEmbedding
+    encoder: Transformer
+    decoder: Transformer
+    head: TokenHead
 
     def decode(
         self,

@@ -74,9 +74,9 @@ def expand(
     else:
         longest = int(lengths.max()) if b else 0
         left = mask is not None and bool(((~real[:, 0]) & real.any(1)).any())
-        rows, starts = range(b), [longest - c if left else 0 for c in lengths.tolist()]
-    row = torch.tensor(list(rows), device=source.device)[sample]
-    column = torch.tensor(list(starts), device=source.device)[sample] + inside
+        rows, starts = list(range(b)), [longest - c if left else 0 for c in lengths.tolist()]
+    row = torch.tensor(rows, device=source.device)[sample]
+    column = torch.tensor(starts, device=source.device)[sample] + inside
     shape = (int(row.max()) + 1 if pack is not None else b, int(column.max()) + 1)
 
     def placed(what: Tensor, fill: float | int | bool) -> Tensor:

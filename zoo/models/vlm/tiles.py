@@ -32,7 +32,7 @@ class Tiles(nn.Module):
 
     def __init__(self, sizes: Sequence[Sequence[int]], width: int, std: float) -> None:
         super().__init__()
-        self.sizes, self.std = [tuple(size) for size in sizes], std
+        self.sizes, self.std = [(size[0], size[1]) for size in sizes], std
         self.newline = nn.Parameter(torch.empty(width))
 
     def reset_parameters(self) -> None:
@@ -63,8 +63,8 @@ class Tiles(nn.Module):
 
     def shape(self, size: Size, tile: Size) -> Size:
         """Returns the rows and columns of tiles of a picture of a size."""
-        best = best_size(size, self.sizes)
-        return best[0] // tile[0], best[1] // tile[1]
+        height, width = best_size(size, self.sizes)
+        return height // tile[0], width // tile[1]
 
     def _one(self, tokens: Tensor, grid: Size, shape: Size, size: Size) -> Tensor:
         whole, parts = tokens[0], tokens[1:]

@@ -132,9 +132,10 @@ class LongForm:
             found, seek, size, self.layout, self.sound, self.model.text_of
         )
         if self.options.words:
-            pieces = self._time_words(pieces, memory, seek, size, closed)
-            if pieces is None:
+            timed = self._time_words(pieces, memory, seek, size, closed)
+            if timed is None:
                 return []
+            pieces = timed
         for piece in pieces:
             if piece.start == piece.stop or not piece.text.strip():
                 piece.text, piece.tokens, piece.words = "", [], []

@@ -79,8 +79,8 @@ def cut(
     pieces = []
     for start, stop in zip([0, *ends], ends):
         part = tokens[start:stop]
-        times = [offset + (part[place] - first) * step for place in (0, -1)]
-        pieces.append(piece(part, times[0], times[1]))
+        begin, end = (offset + (part[place] - first) * step for place in (0, -1))
+        pieces.append(piece(part, begin, end))
     if closed:
         return pieces, seek + size, closed
     # what follows the last complete segment is heard again, from its end

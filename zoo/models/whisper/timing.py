@@ -49,8 +49,8 @@ def time_words(
         while index < len(words) and taken < len(text):
             word = words[index]
             if word.text:
-                times = (round(offset + time, 2) for time in (word.start, word.stop))
-                piece.words.append(Timed(word.text, *map(float, times), word.probability))
+                start, stop = (float(round(offset + t, 2)) for t in (word.start, word.stop))
+                piece.words.append(Timed(word.text, start, stop, word.probability))
             taken += len(word.tokens)
             index += 1
         if piece.words:

@@ -151,10 +151,10 @@ class WhisperVerbs(ReadsText):
             for rows in _groups(states, open, temperature):
                 prompts = [states[i].prompt() for i in rows]
                 chosen = memory if len(rows) == len(states) else memory[rows]
-                for i, one in zip(
+                for i, better in zip(
                     rows, decode_windows(self, chosen, prompts, wanted, temperature, wanted.seed)
                 ):
-                    found[i] = one
+                    found[i] = better
         for i, state in enumerate(states):
             one = found[i]
             assert one is not None

@@ -9,6 +9,7 @@ Each sound is worked on alone, so a batch gives exactly what its sounds give.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ def _slaney(config: FilterbankConfig) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _triangle_matrix(fft: int, bins: int, rate: int, low: float, high: float) -> Tensor:  # f m
-    def mel(hertz: np.ndarray) -> np.ndarray:
+    def mel(hertz: Any) -> Any:
         return 1127.0 * np.log1p(hertz / 700.0)
 
     # triangles over frequencies in mel; the constant component belongs to none

@@ -79,7 +79,7 @@ class PlanarSubsampling(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             lengths = _halved(self.config, lengths)
-            for layer in stage:
+            for layer in stage.children():
                 x = layer(x)
                 if not whole:
                     x = x.masked_fill(~until(lengths, x.shape[2])[:, None, :, None], 0.0)

@@ -63,10 +63,10 @@ class Reconstruction(Objective):
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns the sums of `psnr` and of what the data's judge says of the reconstructions."""
-        pixels, valid = batch["pixels"], batch["valid"]
-        codes = model.encode(pixels)
+        pixels, valid, plain = batch["pixels"], batch["valid"], unwrap(model)
+        codes = plain.encode(pixels)
         self.counts += torch.bincount(codes.ids[valid].flatten().cpu(), minlength=len(self.counts))
-        answer = model.decode(codes.ids)
+        answer = plain.decode(codes.ids)
         found = {"psnr": psnr(answer, pixels)}
         if self.judge is not None:
             found |= {f"judge_{n}": v.float() for n, v in self.judge(answer, batch).items()}
@@ -76,7 +76,7 @@ class Reconstruction(Objective):
         self, model: nn.Module, batches: Iterable[Batch], world: World
     ) -> dict[str, float]:
         """Returns the means and how evenly the codes are used; warns when few are."""
-        self.counts = torch.zeros(model.codebook_size, dtype=torch.int64)
+        self.counts = torch.zeros(unwrap(model).codebook_size, dtype=torch.int64)
         means = super().evaluate(model, batches, world)
         use = use_of(world.sum(self.counts.double()))
         if use["codes_used"] < self.config.collapse and world.is_main:

@@ -47,7 +47,7 @@ class Drawings:
         sums: dict[str, list[Tensor]] = {}
         pixels = []
         for number, batch in enumerate(self.batches):
-            prompts = batch.get("captions", batch.get("labels"))
+            prompts = batch["captions"] if "captions" in batch else batch["labels"]
             prompts = prompts.tolist() if isinstance(prompts, Tensor) else list(prompts)
             drawn = draw_pixels(model, prompts, seed=number, **options)
             pixels.append(drawn)

@@ -38,7 +38,7 @@ class CodesObjective(TokenObjective):
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError unless the model draws, in this objective's way."""
         self.model: Any = unwrap(model)
-        config = getattr(self.model, "config", None)
+        config: Any = getattr(self.model, "config", None)
         name = self.config.zoo_kind  # type: ignore[attr-defined]
         if getattr(config, "zoo_kind", None) != "generator":
             raise ConfigError(f"objective: {name!r} trains generator models.")
@@ -49,7 +49,7 @@ class CodesObjective(TokenObjective):
                 f"model is trained by {other!r}."
             )
         self.texts: dict[str, tuple[Tensor, Tensor]] = {}
-        self.drawings = None
+        self.drawings: Drawings | None = None
         if self.config.samples:
             if not hasattr(data, "judge"):
                 raise ConfigError("objective.samples: nothing judges drawings of this data; set 0.")
@@ -71,8 +71,9 @@ class CodesObjective(TokenObjective):
 
     def pictures(self) -> dict[str, Any]:
         """Returns the sheet of the last drawings."""
-        shown = self.drawings is not None and self.drawings.shown
-        return {"drawings": self.drawings.picture()} if shown else {}
+        if self.drawings is None or not self.drawings.shown:
+            return {}
+        return {"drawings": self.drawings.picture()}
 
     def drawing_options(self) -> dict[str, Any]:
         """Returns the further options of the drawings that are judged."""

@@ -146,7 +146,7 @@ def _arguments(batch: Batch) -> dict[str, Any]:
 
 
 def _with_head(model: nn.Module, objective: str, task: str) -> Any:
-    config = getattr(unwrap(model), "config", None)
+    config: Any = getattr(unwrap(model), "config", None)
     if getattr(config, "zoo_kind", None) != "masked-lm" or config.task != task:
         raise ConfigError(f"objective: '{objective}' trains masked-lm models with task={task}.")
     return config

@@ -39,7 +39,7 @@ class MaskedTokens(TokenObjective):
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError unless the model is an encoder that has a mask token."""
         plain = unwrap(model)
-        config = getattr(plain, "config", None)
+        config: Any = getattr(plain, "config", None)
         if getattr(config, "zoo_kind", None) != "masked-lm" or config.task != "fill":
             raise ConfigError("objective: 'masked-tokens' trains masked-lm models with task=fill.")
         mask = plain.special("mask")

@@ -65,7 +65,7 @@ class SpanCorruption(TokenObjective):
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError unless the model is an encoder-decoder that knows its tokens."""
         plain = unwrap(model)
-        config = getattr(plain, "config", None)
+        config: Any = getattr(plain, "config", None)
         if getattr(config, "zoo_kind", None) != "seq2seq":
             raise ConfigError(f"objective: '{self.config.zoo_kind}' trains seq2seq models.")
         for role in ("start", "eos", "pad"):

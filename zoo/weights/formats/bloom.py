@@ -83,7 +83,7 @@ def weight_map(config: Any) -> WeightMap:
     """Returns the map of the tensors."""
     theirs, ours = "transformer.h.*.", "backbone.layers.*."
     shape = heads_of(config)
-    qkv = [f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv."]
+    qkv = (f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv.")
     return WeightMap(
         [
             *embedding_rows(config, "transformer.word_embeddings.weight"),

@@ -148,7 +148,7 @@ def weight_map(config: Any) -> WeightMap:
     backbone = config.backbone
     theirs, ours = "transformer.h.*.", "backbone.layers.*."
     shape = heads_of(config)
-    qkv = [f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv."]
+    qkv = (f"{theirs}self_attention.query_key_value.", f"{ours}attention.qkv.")
     rows = []
     if shape is not None:
         heads, kv_heads, head_dim = shape

@@ -248,7 +248,7 @@ def meta_map(config: Any) -> WeightMap:
     """Returns the map of the tensors; rotary pairs are neighbours in Meta's files."""
     theirs, ours = "layers.*.", "backbone.layers.*."
     heads, kv_heads, head_dim = config.backbone.attention.shape(config.backbone.width)
-    qkv = [
+    qkv: list[Any] = [
         (f"{theirs}attention.wq.weight", HalfSplit(heads, head_dim)),
         (f"{theirs}attention.wk.weight", HalfSplit(kv_heads, head_dim)),
         f"{theirs}attention.wv.weight",

@@ -46,9 +46,9 @@ class Residual(Quantizer):
         return torch.stack(parts).sum(0)
 
     def anneal(self, share: float) -> None:
-        for step in self.steps:
+        for step in self._each():
             step.anneal(share)
 
     def _each(self) -> list[Quantizer]:
-        steps = list(self.steps)
+        steps: list[Any] = list(self.steps)
         return steps * self.config.steps if self.config.shared else steps

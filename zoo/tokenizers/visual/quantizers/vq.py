@@ -24,6 +24,9 @@ class VectorQuantizer(Quantizer):
     """The table is `table` (k w); counts and sums are kept where a rule needs them."""
 
     config: VectorQuantizerConfig
+    table: Tensor
+    counts: Tensor
+    sums: Tensor
 
     def __init__(
         self, config: VectorQuantizerConfig, width: int, out: int | None, **_: Any
