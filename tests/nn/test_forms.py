@@ -11,7 +11,7 @@ from tests.generation.conftest import make
 from zoo.errors import ConfigError, WeightsError
 from zoo.models.base import build_empty, initialise, save
 from zoo.nn import forms
-from zoo.nn.forms import FORMS, freeze, quantise, refuse_inexact, thaw
+from zoo.nn.forms import FORMS, freeze, prepare, quantise, refuse_inexact, thaw
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import FUSED, activated
 from zoo.registry import resolve
@@ -146,3 +146,89 @@ def test_a_model_in_int8_says_nearly_the_same(name, error, family):
         found = freeze(model.to(DTYPE[name]), name)(tokens).logits.float()
     assert (found - exact).norm() / exact.norm() <= error
     assert (found.argmax(-1) == exact.argmax(-1)).float().mean() >= 0.95
+
+
+# -- packed copies beside fp32 weights -------------------------------------------------------------
+
+beside = pytest.mark.skipif(
+    not forms.Beside.serves(nn.Parameter(torch.empty(600, 600))),
+    reason="fp32 products are PyTorch's own on this processor",
+)
+
+
+def large(bias=True):
+    torch.manual_seed(1)
+    made = Linear(320, 1700, bias, std=0.1)
+    made.reset_parameters()
+    if bias:
+        nn.init.normal_(made.bias)
+    return made.eval()
+
+
+@beside
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 40])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias):
+    made = large(bias)
+    x = torch.randn(1, rows, 320)
+    exact = F.linear(x.double(), made.weight.double(), made.bias.double() if bias else None)
+    with torch.inference_mode():
+        plain = made(x)
+        prepare(made)
+        found = made(x, "relu")
+        alone = torch.cat([made(x[:, i : i + 1]) for i in range(rows)], dim=1)
+    assert made.beside is not None and plain.shape == found.shape
+    assert (found - exact.relu()).norm() / exact.norm() < 1e-6
+    assert (alone - exact).norm() / exact.norm() < 1e-6
+
+
+@beside
+def test_a_copy_beside_is_never_mistaken_for_a_weight_that_changed():
+    made, x = large(), torch.randn(1, 1, 320)
+    kept = made.weight
+    with torch.inference_mode():
+        prepare(made)
+        before = made(x)
+    assert made.weight is kept and [n for n, _ in made.named_parameters()] == ["weight", "bias"]
+    assert copy.deepcopy(made).beside is None
+    made(x).sum().backward()  # gradients reach the weight itself
+    assert made.weight.grad is not None
+    with torch.no_grad():
+        made.weight.neg_()
+        assert torch.allclose(made(x), F.linear(x, made.weight, made.bias), atol=1e-5)
+        assert not torch.allclose(made(x), before, atol=1e-3)
+    first = made.beside
+    with torch.inference_mode():
+        prepare(made)
+    assert made.beside is not first and torch.equal(made.beside.packed.dense(), made.weight)
+    made.train()
+    assert made.beside is None
+
+
+@beside
+def test_what_is_small_or_being_trained_gets_no_copy():
+    with torch.inference_mode():
+        small, trained = layer(torch.float32), large().train()
+        prepare(small)
+        prepare(trained)
+    prepare(outside := large())  # gradients are being kept
+    assert small.beside is trained.beside is outside.beside is None
+
+
+@beside
+def test_a_tied_head_follows_its_table():
+    backbone = {"depth": 1, "width": 64, "position": "rope", "attention": {"heads": 4}}
+    given = {"kind": "causal-lm", "vocabulary": 5000, "tied": True, "backbone": backbone}
+    model = initialise(build_empty(resolve("model", given)), 0).eval()
+    tokens = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode():
+        plain = model(tokens).logits
+        prepare(model)
+        assert torch.allclose(model(tokens).logits, plain, atol=1e-5)
+        assert model.head.beside is not None
+    with torch.no_grad():
+        model.embedding.table.weight.mul_(2)
+        changed = model(tokens).logits
+        expected = copy.deepcopy(model)(tokens).logits
+    assert torch.allclose(changed, expected, atol=1e-5)
+    assert not torch.allclose(changed, plain, atol=1e-2)

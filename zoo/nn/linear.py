@@ -40,10 +40,12 @@ class Linear(Freezable):
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:  # ... i -> ... o
         """Returns the product, with an activation of `zoo.nn.matmul.FUSED` applied on the way."""
-        if self.form is None:  # at one row, looking two attributes up would cost a tenth of it all
-            own = self._parameters
-            return linear(x, own["weight"], own.get("bias"), activation)  # type: ignore[arg-type]
-        return self.form(x, activation)
+        if self.form is not None:
+            return self.form(x, activation)
+        own = self._parameters  # at one row, looking two attributes up would cost a tenth of it all
+        if self.beside is not None and self.beside.stands_for(own["weight"]):
+            return self.beside.packed.product(x, activation)
+        return linear(x, own["weight"], own.get("bias"), activation)  # type: ignore[arg-type]
 
     def rows(self, x: Tensor, first: int, last: int | None) -> Tensor:  # ... i -> ... last - first
         """Returns some of the outputs, where a fused matrix meets more than one input."""

@@ -69,15 +69,14 @@ def _gpt2(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
         bars += [Bar("int8 / CTranslate2 int8", "ctranslate2 int8", "zoo int8", 0.8, 1.0)]
     _check_tokens({n: r for n, r in runs.items() if n == "zoo" or "32" in n}, prompt, NEW)
     timed = {name: _per_token(run, prompt) for name, run in runs.items()}
-    floors = {d: Products(_shapes(model[d]), d) for d in ("fp32", "bf16", "int8")}
-    timed |= {f"floor {d}": floor.timed(1) for d, floor in floors.items()}
+    timed |= {f"floor {d}": Products(_shapes(m), d).timed() for d, m in model.items()}
     bars += [Bar(f"{d} decode / its floor", f"floor {d}", f"zoo {d}") for d in ("bf16", "int8")]
     yield f"GPT-2 124M, prompt {PROMPT}, {NEW} new tokens", Prepared(timed, repeats=5, bars=bars)
-    yield from _prefill(model, floors)
+    yield from _prefill(model)
     yield from _lookup(model["bf16"], prompt[:24] * 5)
 
 
-def _prefill(model: dict[str, Any], floors: dict[str, Products]) -> Iterator[tuple[str, Prepared]]:
+def _prefill(model: dict[str, Any]) -> Iterator[tuple[str, Prepared]]:
     import torch
 
     for dtype, must, aim in (("fp32", 0.75, 0.85), ("bf16", 0.5, 0.6)):
@@ -90,7 +89,8 @@ def _prefill(model: dict[str, Any], floors: dict[str, Products]) -> Iterator[tup
                 CausalSteps(model[dtype]).step(tokens)
 
         bars = [Bar(f"prefill 512 {dtype} / GEMM floor", "floor", "zoo", must, aim)]
-        timed = {"zoo": run, "floor": floors[dtype].timed(512, per_token=False)}
+        floor = Products(_shapes(model[dtype]), dtype, rows=512)
+        timed = {"zoo": run, "floor": floor.timed(per_token=False)}
         yield f"prefill of 512 tokens, {dtype}", Prepared(timed, repeats=5, bars=bars)
 
 
@@ -160,7 +160,7 @@ def _t5(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
         bars += [Bar("T5-small / CTranslate2 fp32", "ctranslate2", "zoo", 0.9, 1.0)]
     _check_tokens(runs, [0], NEW)
     timed = {name: _per_token(run, [0]) for name, run in runs.items()}
-    timed["floor"] = Products(_shapes(made.decoder, made.head, made.embedding), "fp32").timed(1)
+    timed["floor"] = Products(_shapes(made.decoder, made.head, made.embedding), "fp32").timed()
     yield f"T5-small fp32, source 64, {NEW} new tokens", Prepared(timed, repeats=5, bars=bars)
 
 

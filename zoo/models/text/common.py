@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zoo.models.text.schema import TextModelConfig
 from zoo.nn.feedforward import ACTIVATIONS
-from zoo.nn.forms import FORMS, Form, Freezable
+from zoo.nn.forms import FORMS, Beside, Form, Freezable
 from zoo.nn.linear import Embedding, Linear
 from zoo.nn.mask import Mask
 from zoo.nn.matmul import linear
@@ -97,7 +97,8 @@ class TokenHead(Freezable):
         self.bias = nn.Parameter(torch.empty(vocabulary)) if config.head_bias else None
         self.std = std
         self.wanted: str | None = None  # a tied head's form, made beside the embedding on first use
-        self.beside: Form | None = None
+        self.of_table: Form | None = None
+        self.prepared = False
 
     def freeze(self, name: str) -> None:
         super().freeze(name)
@@ -105,10 +106,15 @@ class TokenHead(Freezable):
 
     def thaw(self) -> None:
         super().thaw()
-        self.wanted = self.beside = None
+        self.wanted = self.of_table = None
+
+    def prepare(self) -> None:
+        self.prepared = self.tied
+        if not self.tied:
+            super().prepare()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.beside = None
+        self.of_table = None
         return super()._apply(fn, recurse)
 
     def reset_parameters(self) -> None:
@@ -127,10 +133,16 @@ class TokenHead(Freezable):
         form = self.form or self._form_of(embedding)
         if form is not None:
             return form(x)
-        return linear(x, embedding.weight if self.tied else self.weight, self.bias)
+        weight = embedding.weight if self.tied else self._parameters["weight"]
+        if self.beside is not None and self.beside.stands_for(weight):
+            return self.beside.packed.product(x, "linear")
+        return linear(x, weight, self.bias)  # type: ignore[arg-type]
 
     def _form_of(self, embedding: TokenEmbedding) -> Form | None:
-        if self.beside is None and self.wanted is not None:
+        if self.of_table is None and self.wanted is not None:
             weight, form = embedding.weight, FORMS[self.wanted]
-            self.beside = form(weight, self.bias) if form.serves(weight) else None
-        return self.beside
+            self.of_table = form(weight, self.bias) if form.serves(weight) else None
+        if self.prepared and self.wanted is None:
+            self.prepared = False
+            self.beside = Beside.renewed(self.beside, embedding.weight, self.bias)
+        return self.of_table

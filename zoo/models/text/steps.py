@@ -14,6 +14,7 @@ from zoo.generation.fixed import FixedSteps, room
 from zoo.generation.schema import DecodingOptions
 from zoo.generation.steps import Steps
 from zoo.nn.cache import Cache, DynamicCache
+from zoo.nn.forms import prepare
 from zoo.nn.paged import PagedCache, PagePool
 
 __all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool", "steps_for"]
@@ -37,6 +38,8 @@ class CausalSteps:
         self.embedded = embedded
         self.cache = cache if cache is not None else DynamicCache()
         self.mask = None if mask is None or bool(mask.all()) else mask.bool()  # of past tokens
+        if not self.cache.length:
+            prepare(model)
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         mask = self._extended(tokens)
@@ -92,6 +95,8 @@ class Seq2SeqSteps:
         self.cache = cache if cache is not None else DynamicCache()
         self.memory: Tensor | None = model.encode(source, source_mask) if memory is None else memory
         self.source_mask = source_mask
+        prepare(model.decoder)
+        prepare(model.head)
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         logits = self.model.decode(
