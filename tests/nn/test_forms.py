@@ -174,10 +174,12 @@ def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias):
     exact = F.linear(x.double(), made.weight.double(), made.bias.double() if bias else None)
     with torch.inference_mode():
         plain = made(x)
-        prepare(made)
+        prepare(made, rows)
         found = made(x, "relu")
+        assert (made.beside.turned is None, made.beside.packed is None) == (rows > 1, rows == 1)
+        prepare(made)
         alone = torch.cat([made(x[:, i : i + 1]) for i in range(rows)], dim=1)
-    assert made.beside is not None and plain.shape == found.shape
+    assert made.beside.turned is not None and plain.shape == found.shape
     assert (found - exact.relu()).norm() / exact.norm() < 1e-6
     assert (alone - exact).norm() / exact.norm() < 1e-6
 
@@ -200,7 +202,7 @@ def test_a_copy_beside_is_never_mistaken_for_a_weight_that_changed():
     first = made.beside
     with torch.inference_mode():
         prepare(made)
-    assert made.beside is not first and torch.equal(made.beside.packed.dense(), made.weight)
+    assert made.beside is not first and torch.equal(made.beside.turned, made.weight)
     made.train()
     assert made.beside is None
 
@@ -223,8 +225,10 @@ def test_a_tied_head_follows_its_table():
     tokens = torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
         plain = model(tokens).logits
-        prepare(model)
-        assert torch.allclose(model(tokens).logits, plain, atol=1e-5)
+        for rows in (1, 3):
+            prepare(model, rows)
+            assert torch.allclose(model(tokens, last=True).logits, plain[:, -1:], atol=1e-5)
+            assert torch.allclose(model(tokens).logits, plain, atol=1e-5)
         assert model.head.beside is not None
     with torch.no_grad():
         model.embedding.table.weight.mul_(2)

@@ -159,3 +159,22 @@ def test_one_bf16_query_is_computed_in_fp32(bias):
     expected, _ = build(resolve("kernel", "plain")).attend(*wide[:3], mask, wide[3], 0.3)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out, expected.bfloat16(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("heads", [1, 8])  # of the mask
+@pytest.mark.parametrize("biased", [False, True])
+def test_one_query_of_grouped_heads_is_what_the_fused_kernel_gives(batch, heads, biased):
+    torch.manual_seed(0)
+    q = torch.randn(batch, 1, 8, 16).transpose(1, 2)
+    k, v = torch.randn(batch, 2, 50, 16)[:, :, :33], torch.randn(batch, 2, 50, 16)[:, :, :33]
+    allowed = torch.rand(batch, heads, 1, 33) < 0.7
+    allowed[..., 0] = True
+    bias = torch.randn(1, 8, 1, 33) if biased else None
+    for mask in (Mask(causal=True), Mask(dense=allowed)):
+        fused = kernel("sdpa")
+        with torch.inference_mode():
+            found, _ = fused.attend(q, k, v, mask, bias, 0.3)
+        wide = [x.repeat_interleave(4, dim=1) for x in (k, v)]  # as many keys as heads: PyTorch's
+        expected, _ = fused.attend(q, *wide, mask, bias, 0.3)
+        assert found.shape == q.shape and torch.allclose(found, expected, atol=1e-6)

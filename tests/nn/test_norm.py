@@ -123,3 +123,16 @@ def test_adaptive_norms_need_a_vector(x):
         build_norm(resolve("norm", "adaptive"), WIDTH, 7)(x.float(), None)
     with pytest.raises(ConfigError, match="stands around a plain one"):
         resolve("norm", {"name": "adaptive", "norm": {"name": "adaptive"}})
+
+
+def test_rms_of_one_row_is_that_of_many():
+    torch.manual_seed(0)
+    norm = make("rms", 48)
+    x = torch.randn(1, 5, 48)
+    expected = F.rms_norm(x, (48,), norm.weight, norm.eps)
+    with torch.inference_mode():
+        rows = torch.cat([norm(x[:, i : i + 1]) for i in range(5)], dim=1)
+    assert torch.allclose(rows, expected, atol=1e-6)
+    row = x[:, :1].clone().requires_grad_()
+    norm(row).sum().backward()  # with gradients it is PyTorch's own
+    assert row.grad is not None and norm.weight.grad is not None

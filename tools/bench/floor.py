@@ -76,5 +76,12 @@ def _ways(dtype: str) -> list[Callable[[Any], Callable[[Any], Any]]]:
         lambda w: lambda x: torch.nn.functional.linear(x, w),
         lambda w: lambda x: call(x, w, None, "none", [], ""),
         lambda w: Packed(w, None),
-        lambda w: lambda x, t=w.t().contiguous(): torch.mm(x, t),
+        _turned,
     ]
+
+
+def _turned(weight: Any) -> Callable[[Any], Any]:
+    import torch
+
+    turned = weight.t().contiguous()
+    return lambda x: torch.mm(x, turned)

@@ -103,7 +103,8 @@ class Transformer(nn.Module):
                 context.bias = bias if context.bias is None else context.bias + bias
         if self.config.embedding_norm:
             x = self.embedding_norm(x, *told)
-        x = F.dropout(x, self.embedding_dropout, self.training)
+        if self.embedding_dropout and self.training:
+            x = F.dropout(x, self.embedding_dropout)
         if record is not None and -1 in record.layers:
             record.hidden[-1] = x
         for layer in self.layers:
@@ -164,15 +165,23 @@ class Block(nn.Module):
         self.order = list(self.kinds)
         after = config.post_norms if config.placement == "both" else []
         self.post_norms = [name for name, kind in self.kinds.items() if kind in after]
+        self.names = [
+            (name, f"{name}_norm", f"{name}_post_norm" if name in self.post_norms else None)
+            for name in self.order
+        ]
+        self.norms_before = config.placement in ("pre", "both")
+        self.norms_after = config.placement == "post"
         self.factors = {
             name: tuple(config.residual.get(kind, (1.0, 1.0))) for name, kind in self.kinds.items()
         }
+        self.weighted = {name for name, factors in self.factors.items() if factors != (1.0, 1.0)}
         norm = partial(build_norm, config.norm, config.width, condition_width)
-        self.memory_map = None
+        memory_map = None
         if config.memory_map:
             before, bias = memory_width or config.width, config.cross_attention.qkv_bias
-            self.memory_map = Linear(before, config.width, bias, config.init_std)
+            memory_map = Linear(before, config.width, bias, config.init_std)
             memory_width = config.width
+        self.register_module("memory_map", memory_map)
         for name, kind in self.kinds.items():
             setattr(self, name, self._sublayer(kind, config, positions, memory_width))
             if self.placement != "none" and not (
@@ -183,7 +192,7 @@ class Block(nn.Module):
                 setattr(self, f"{name}_post_norm", norm())
             if self.scaled:
                 setattr(self, f"{name}_scale", LayerScale(config.width, config.layer_scale or 0.0))
-        self.block_norm = norm() if config.block_norm else None
+        self.register_module("block_norm", norm() if config.block_norm else None)
 
     def _sublayer(
         self,
@@ -211,24 +220,23 @@ class Block(nn.Module):
         return build(part, width=config.width, **context)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
-        if self.memory_map is not None:
+        part = self._modules  # a dict: at one token a step, attributes of modules are dear
+        if part["memory_map"] is not None:
             assert context.memory is not None, "a map of a memory without one"
-            context = replace(context, memory=self.memory_map(F.silu(context.memory)))
+            context = replace(context, memory=part["memory_map"](F.silu(context.memory)))
         if self.parallel:
             return self._forward_parallel(x, context)
-        part = self._modules  # a dict: at one token a step, attributes of modules are dear
         told = (context.condition,) if self.adaptive else ()
-        for name in self.order:
-            y = x
-            if self.placement in ("pre", "both"):
-                y = part[f"{name}_norm"](y, *told)
+        for name, norm, post_norm in self.names:
+            y = part[norm](x, *told) if self.norms_before else x
             y = self._branch(name, y, context)
-            if name in self.post_norms:
-                y = part[f"{name}_post_norm"](y, *told)
+            if post_norm is not None:
+                y = part[post_norm](y, *told)
             x = self._sum(name, x, self._dropped(y) if self.training else y)
-            if self.placement == "post":
-                x = part[f"{name}_norm"](x, *told)
-        return x if self.block_norm is None else self.block_norm(x, *told)
+            if self.norms_after:
+                x = part[norm](x, *told)
+        last = part["block_norm"]
+        return x if last is None else last(x, *told)
 
     def _forward_parallel(self, x: Tensor, context: Context) -> Tensor:
         total, normed = x, x
@@ -245,6 +253,8 @@ class Block(nn.Module):
         return total
 
     def _sum(self, name: str, stream: Tensor, branch: Tensor) -> Tensor:
+        if name not in self.weighted:
+            return stream + branch
         kept, added = self.factors[name]
         return torch.add(stream if kept == 1 else stream * kept, branch, alpha=added)
 

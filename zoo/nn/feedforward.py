@@ -49,16 +49,18 @@ class MLP(nn.Module):
         self.dropout = config.dropout
         norm = config.inner_norm
         self.inner_norm = None if norm is None else build(norm, width=hidden)
+        self.has_inner_norm = norm is not None
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
-        x = self.up(x, self.fused)  # b n f
+        part = self._modules  # a dict: at one token a step, attributes of modules are dear
+        x = part["up"](x, self.fused)  # b n f
         if self.activation is not None:
             x = self.activation(x)
-        if self.inner_norm is not None:
+        if self.has_inner_norm:
             x = self.inner_norm(x)
-        if self.dropout:
-            x = F.dropout(x, self.dropout, self.training)
-        return self.down(x)
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        return part["down"](x)
 
 
 class GatedMLP(nn.Module):
@@ -75,12 +77,14 @@ class GatedMLP(nn.Module):
         self.dropout = config.dropout
         norm = config.inner_norm
         self.inner_norm = None if norm is None else build(norm, width=hidden)
+        self.has_inner_norm = norm is not None
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # b n f each
+        part = self._modules
+        gate, up = part["gate_up"](x).chunk(2, dim=-1)  # b n f each
         x = self.activation(gate) * up
-        if self.inner_norm is not None:
+        if self.has_inner_norm:
             x = self.inner_norm(x)
-        if self.dropout:
-            x = F.dropout(x, self.dropout, self.training)
-        return self.down(x)
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        return part["down"](x)

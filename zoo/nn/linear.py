@@ -44,8 +44,8 @@ class Linear(Freezable):
             return self.form(x, activation)
         own = self._parameters  # at one row, looking two attributes up would cost a tenth of it all
         if self.beside is not None and self.beside.stands_for(own["weight"]):
-            return self.beside.packed.product(x, activation)
-        return linear(x, own["weight"], own.get("bias"), activation)  # type: ignore[arg-type]
+            return self.beside.product(x, activation)
+        return linear(x, own["weight"], own["bias"], activation)  # type: ignore[arg-type]
 
     def rows(self, x: Tensor, first: int, last: int | None) -> Tensor:  # ... i -> ... last - first
         """Returns some of the outputs, where a fused matrix meets more than one input."""

@@ -78,7 +78,8 @@ def linear(
     `activation` is one of FUSED or "linear"; it is fused into the product where that is possible.
     """
     if not uses_onednn(x, weight):
-        return activated(F.linear(x, weight, bias), activation)
+        out = F.linear(x, weight, bias)
+        return out if activation == "linear" else activated(out, activation)
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):

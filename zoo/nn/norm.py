@@ -38,7 +38,7 @@ class LayerNorm(nn.Module):
         self.eps = config.eps
         self.shape = (width,)
         self.weight = nn.Parameter(torch.empty(width))
-        self.bias = nn.Parameter(torch.empty(width)) if config.bias else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(width)) if config.bias else None)
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.weight)
@@ -46,7 +46,8 @@ class LayerNorm(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        own = self._parameters  # a dict: at one token a step, attributes of modules are dear
+        return torch.layer_norm(x, self.shape, own["weight"], own["bias"], self.eps)
 
 
 class RMSNorm(nn.Module):
@@ -62,7 +63,24 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.shape, self.weight, self.eps)
+        weight = self._parameters["weight"]
+        if x.numel() == self.shape[0] and self.eps and _is_plain_row(x):
+            row = x.view(-1)  # PyTorch has no kernel for this and takes six; for one row three do
+            factor = (float(torch.dot(row, row)) / len(row) + self.eps) ** -0.5
+            return (x * factor).mul_(weight)
+        return torch.rms_norm(x, self.shape, weight, self.eps)
+
+
+def _is_plain_row(x: Tensor) -> bool:
+    """Returns whether a row may be handled with numbers of Python's: fp32 on a CPU, for itself."""
+    return (
+        x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.is_contiguous()
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class ScaleNorm(nn.Module):

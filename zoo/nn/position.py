@@ -106,7 +106,7 @@ class LearnedPosition(Position):
             raise ConfigError(
                 "position 'learned' needs a length: set it, or the backbone's `length`."
             )
-        self.offset = config.offset
+        self.offset, self.rows = config.offset, length
         self.std = geometry.std
         self.weight = nn.Parameter(torch.empty(length + config.offset, geometry.width))
 
@@ -114,7 +114,7 @@ class LearnedPosition(Position):
         fill_normal_(self.weight, self.std)
 
     def embed(self, x: Tensor, where: Where) -> Tensor:
-        rows = self.weight.shape[0] - self.offset
+        rows = self.rows
         # Padding takes no row: only what is longer with it is looked at, which costs a sync.
         if where.keys.shape[-1] > rows:
             count = int(where.queries.max()) + 1
@@ -122,7 +122,8 @@ class LearnedPosition(Position):
                 raise ConfigError(
                     f"{count} tokens exceed the {rows} positions that this model has learned."
                 )
-        return x + F.embedding(where.queries + self.offset, self.weight)
+        places = where.queries + self.offset if self.offset else where.queries
+        return x + torch.embedding(self._parameters["weight"], places)
 
 
 class LearnedGridPosition(Position):

@@ -69,7 +69,10 @@ def _gpt2(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
         bars += [Bar("int8 / CTranslate2 int8", "ctranslate2 int8", "zoo int8", 0.8, 1.0)]
     _check_tokens({n: r for n, r in runs.items() if n == "zoo" or "32" in n}, prompt, NEW)
     timed = {name: _per_token(run, prompt) for name, run in runs.items()}
-    timed |= {f"floor {d}": Products(_shapes(m), d).timed() for d, m in model.items()}
+    timed |= {
+        f"floor {d}": Products(_shapes(m.backbone, m.embedding), d).timed()
+        for d, m in model.items()
+    }
     bars += [Bar(f"{d} decode / its floor", f"floor {d}", f"zoo {d}") for d in ("bf16", "int8")]
     yield f"GPT-2 124M, prompt {PROMPT}, {NEW} new tokens", Prepared(timed, repeats=5, bars=bars)
     yield from _prefill(model)
@@ -89,7 +92,7 @@ def _prefill(model: dict[str, Any]) -> Iterator[tuple[str, Prepared]]:
                 CausalSteps(model[dtype]).step(tokens)
 
         bars = [Bar(f"prefill 512 {dtype} / GEMM floor", "floor", "zoo", must, aim)]
-        floor = Products(_shapes(model[dtype]), dtype, rows=512)
+        floor = Products(_shapes(model[dtype].backbone, model[dtype].embedding), dtype, 512)
         timed = {"zoo": run, "floor": floor.timed(per_token=False)}
         yield f"prefill of 512 tokens, {dtype}", Prepared(timed, repeats=5, bars=bars)
 
@@ -160,7 +163,7 @@ def _t5(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
         bars += [Bar("T5-small / CTranslate2 fp32", "ctranslate2", "zoo", 0.9, 1.0)]
     _check_tokens(runs, [0], NEW)
     timed = {name: _per_token(run, [0]) for name, run in runs.items()}
-    timed["floor"] = Products(_shapes(made.decoder, made.head, made.embedding), "fp32").timed()
+    timed["floor"] = Products(_shapes(made.decoder, made.embedding), "fp32").timed()
     yield f"T5-small fp32, source 64, {NEW} new tokens", Prepared(timed, repeats=5, bars=bars)
 
 
@@ -242,14 +245,13 @@ def _check_scores(model: dict[str, Any], prompt: list[int]) -> None:
         assert error < bound and same >= 0.95, (dtype, error, same)
 
 
-def _shapes(*modules: Any) -> list[tuple[int, int]]:
-    """Returns (outputs, inputs) of every product of a decoding step, the head's last."""
+def _shapes(stack: Any, embedding: Any) -> list[tuple[int, int]]:
+    """Returns (outputs, inputs) of every product of a decoding step, the tied head's last."""
     from zoo.nn.linear import Linear
 
-    found = []
-    for module in modules:
-        for name, layer in module.named_modules():
-            if isinstance(layer, Linear) and not name.endswith("cross_attention.kv"):
-                found.append(tuple(layer.weight.shape))
-    head = next(m for module in modules for m in module.modules() if hasattr(m, "table"))
-    return [*found, tuple(head.table.weight.shape)]
+    found = [
+        tuple(layer.weight.shape)
+        for name, layer in stack.named_modules()
+        if isinstance(layer, Linear) and not name.endswith("cross_attention.kv")
+    ]
+    return [*found, tuple(embedding.table.weight.shape)]

@@ -98,7 +98,7 @@ class TokenHead(Freezable):
         self.std = std
         self.wanted: str | None = None  # a tied head's form, made beside the embedding on first use
         self.of_table: Form | None = None
-        self.prepared = False
+        self.rows = 0  # that a tied head's copies are still to be made for
 
     def freeze(self, name: str) -> None:
         super().freeze(name)
@@ -108,10 +108,10 @@ class TokenHead(Freezable):
         super().thaw()
         self.wanted = self.of_table = None
 
-    def prepare(self) -> None:
-        self.prepared = self.tied
+    def prepare(self, rows: int) -> None:
+        self.rows = rows if self.tied else 0
         if not self.tied:
-            super().prepare()
+            super().prepare(rows)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.of_table = None
@@ -135,14 +135,14 @@ class TokenHead(Freezable):
             return form(x)
         weight = embedding.weight if self.tied else self._parameters["weight"]
         if self.beside is not None and self.beside.stands_for(weight):
-            return self.beside.packed.product(x, "linear")
+            return self.beside.product(x, "linear")
         return linear(x, weight, self.bias)  # type: ignore[arg-type]
 
     def _form_of(self, embedding: TokenEmbedding) -> Form | None:
         if self.of_table is None and self.wanted is not None:
             weight, form = embedding.weight, FORMS[self.wanted]
             self.of_table = form(weight, self.bias) if form.serves(weight) else None
-        if self.prepared and self.wanted is None:
-            self.prepared = False
-            self.beside = Beside.renewed(self.beside, embedding.weight, self.bias)
+        if self.rows and self.wanted is None:
+            self.beside = Beside.renewed(self.beside, embedding.weight, self.bias, self.rows)
+            self.rows = 0
         return self.of_table

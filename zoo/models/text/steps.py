@@ -38,10 +38,12 @@ class CausalSteps:
         self.embedded = embedded
         self.cache = cache if cache is not None else DynamicCache()
         self.mask = None if mask is None or bool(mask.all()) else mask.bool()  # of past tokens
-        if not self.cache.length:
-            prepare(model)
+        self.rows = 0  # that the model is prepared for
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
+        if self.rows != len(tokens):
+            self.rows = len(tokens)
+            prepare(self.model, self.rows + isinstance(self.cache, PagedCache))  # others will join
         mask = self._extended(tokens)
         given: dict[str, Any] = {"cache": self.cache, "last": not every}
         if self.embedded is not None:
@@ -95,15 +97,22 @@ class Seq2SeqSteps:
         self.cache = cache if cache is not None else DynamicCache()
         self.memory: Tensor | None = model.encode(source, source_mask) if memory is None else memory
         self.source_mask = source_mask
-        prepare(model.decoder)
-        prepare(model.head)
+        self.rows = 0  # that the decoder is prepared for
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
+        self.prepare(len(tokens))
         logits = self.model.decode(
             tokens, self.memory, self.source_mask, cache=self.cache, last=not every
         ).logits
         self.memory = None  # the cache has its keys and values from the first step on
         return logits if every else logits[:, -1]
+
+    def prepare(self, rows: int) -> None:
+        """Readies the decoder for so many sequences; at every step, since beams change them."""
+        if self.rows != rows:
+            self.rows = rows
+            prepare(self.model.decoder, rows)
+            prepare(self.model.head, rows)
 
     def select(self, rows: Tensor) -> None:
         self.cache.select(rows)
