@@ -32,7 +32,8 @@ class LoRALinear(Linear):
     def __init__(self, plain: Linear, config: LoRAConfig) -> None:
         nn.Module.__init__(self)
         outputs, inputs = plain.weight.shape
-        self.weight, self.bias, self.std = plain.weight, plain.bias, plain.std
+        self.weight, self.std = plain.weight, plain.std
+        self.register_parameter("bias", plain.bias)
         self.lora_a = nn.Parameter(self.weight.new_empty(config.rank, inputs))
         self.lora_b = nn.Parameter(self.weight.new_empty(outputs, config.rank))
         self.factor, self.dropout = config.alpha / config.rank, config.dropout
@@ -69,11 +70,8 @@ class LoRALinear(Linear):
         """Returns a plain layer that gives the same."""
         plain = Linear.__new__(Linear)
         nn.Module.__init__(plain)
-        plain.weight, plain.bias, plain.std = (
-            nn.Parameter(self.merged_weight()),
-            self.bias,
-            self.std,
-        )
+        plain.weight, plain.std = nn.Parameter(self.merged_weight()), self.std
+        plain.register_parameter("bias", self.bias)
         return plain
 
 
