@@ -101,6 +101,8 @@ class Seq2SeqSteps:
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         self.prepare(len(tokens))
+        if isinstance(self.cache, PagedCache):
+            self.cache.begin(tokens.shape[1])
         logits = self.model.decode(
             tokens, self.memory, self.source_mask, cache=self.cache, last=not every
         ).logits

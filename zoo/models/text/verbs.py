@@ -233,6 +233,9 @@ class CausalVerbs(ReadsText):
         self, ids: list[int], draft: Any, wanted: DecodingOptions, steps: CausalSteps, read: int = 0
     ) -> str:
         """Answers a prompt of which `steps` has read the first tokens."""
+        for name, plain in (("repetition_penalty", 1.0), ("min_new_tokens", 0), ("beams", 1)):
+            if getattr(wanted, name) != plain:
+                raise ConfigError(f"draft: guessing takes no {name}; leave one of the two out.")
         drafter = PromptLookup() if draft == "prompt" else ModelDrafter(CausalSteps(draft), wanted)
         found, report = speculate(steps, ids, drafter, wanted, self.ends(wanted), read=read)
         self.report: Report = report
