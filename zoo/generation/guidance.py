@@ -5,6 +5,7 @@ would be written without a prompt, or with a negative one."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +24,10 @@ class Guidance:
     """How strongly a prompt is followed. 1 is the model's own distribution and costs nothing."""
 
     scale: float = setting(1.0, "1 is none; 0 forgets the prompt", low=0.0)
-    schedule: Literal["constant", "linear"] = setting(
-        "constant", "linear: from 1 at the first pass up to scale at the last (Muse, section 2.7)"
+    schedule: Literal["constant", "linear", "cosine"] = setting(
+        "constant",
+        "linear and cosine: from 1 at the first pass up to scale at the last (Muse, section 2.7), "
+        "evenly or slowly at both ends",
     )
     together: bool = setting(
         True, "both in one pass of twice the batch; false takes half the memory and two passes"
@@ -32,7 +35,10 @@ class Guidance:
 
     def at(self, time: float) -> float:
         """Returns the scale at a time in 0..1."""
-        return self.scale if self.schedule == "constant" else 1 + (self.scale - 1) * time
+        if self.schedule == "constant":
+            return self.scale
+        share = time if self.schedule == "linear" else (1 - math.cos(math.pi * time)) / 2
+        return 1 + (self.scale - 1) * share
 
 
 class GuidedTogether:

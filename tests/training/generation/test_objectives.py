@@ -1,13 +1,17 @@
 """Learning codes: what is hidden, whose prompt is left out, what may be trained by what."""
 
+import json
+
 import pytest
 import torch
+from PIL import Image
 
 from tests.models.generator.conftest import CODES, asked, make, some_codes
 from zoo.data.draw import seeds_of
 from zoo.errors import ConfigError
 from zoo.generation.masked import share_masked
 from zoo.registry import build, resolve
+from zoo.training.run import train
 
 
 class Judgeless:
@@ -134,3 +138,35 @@ def test_the_wrong_way_is_refused(way, name, said):
 def test_drawings_need_a_judge():
     with pytest.raises(ConfigError, match="nothing judges drawings"):
         objective("next-code", make("llamagen"), samples=4)
+
+
+def test_prompts_are_left_out_unless_somebody_says_otherwise():
+    assert {build_default(name).drop for name in ("next-code", "masked-codes")} == {0.1}
+
+
+def build_default(name):
+    return resolve("objective", name)
+
+
+def test_a_run_draws_as_it_learns(tmp_path):
+    """Sheets of drawings, judged, whenever it measures; by the weights that are averaged."""
+    config = {
+        "kind": "train",
+        "model": {"name": "muse-digits", "bases": {"visual": "fsq-digits"}, "backbone": {
+            "depth": 1, "width": 16, "attention": {"heads": 2}}},
+        "data": "colour-digits",
+        "objective": {"name": "masked-codes", "samples": 8, "sheet": 4, "passes": 2},
+        "trainer": {"steps": 4, "batch": 8, "eval_every": 2, "ema": 0.9, "best": "last"},
+        "optim": {"name": "adamw", "lr": 0.1},
+        "schedule": {"warmup": 0},
+        "run": {"dir": str(tmp_path / "run")},
+    }  # fmt: skip
+    train(resolve("experiment", config), quiet=True)
+    sheets = sorted((tmp_path / "run").rglob("*drawings*.png"))
+    assert len(sheets) == 2, sorted((tmp_path / "run").rglob("*"))
+    with Image.open(sheets[0]) as picture:  # four drawings of 32 x 32, twice as large
+        assert picture.size == (2 * 64 + 2, 2 * 64 + 2)
+    assert sheets[0].read_bytes() != sheets[1].read_bytes()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    measured = [line for line in map(json.loads, lines) if "frechet" in json.dumps(line)]
+    assert len(measured) >= 2

@@ -202,8 +202,8 @@ class DrawOptions:
 
     seed: int | None = setting(None, "the same seed draws the same; null draws anew")
     guidance: float = setting(2.0, "how strongly the prompt is followed; 1 is none", low=0.0)
-    guidance_schedule: Literal["constant", "linear"] = setting(
-        "constant", "linear: from 1 up to `guidance` over the passes (of masked models)"
+    guidance_schedule: Literal["constant", "linear", "cosine"] = setting(
+        "constant", "others: from 1 up to `guidance` over the passes (of masked models)"
     )
     together: bool = setting(True, "guidance in one pass of twice the batch; or in two passes")
     negative: str | None = setting(None, "what guidance leads away from; null: no prompt")
