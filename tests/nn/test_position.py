@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -202,19 +203,25 @@ def test_dynamic_rope_follows_each_text_of_a_batch():
     assert both[0, 0, 1] != both[1, 0, 1]
 
 
-def test_rope_grid_turns_half_with_the_row_and_half_with_the_column():
-    position = make("rope-grid", grid=(2, 3), prefix=1)
-    cos, sin = position.angles(
-        Where(torch.arange(7)[None], torch.arange(7)[None], (2, 3), 1), torch.float32
-    )
-    quarter = HEAD // 4
-    frequency = 100.0 ** -(torch.arange(quarter) / quarter)
-    for token in range(7):
-        row, column = (0, 0) if token == 0 else divmod(token - 1, 3)
-        angle = torch.cat([row * frequency, column * frequency])
+@pytest.mark.parametrize(("grid", "head"), [((2, 3), HEAD), ((2, 2, 3), 12)])
+def test_rope_grid_turns_an_equal_share_with_every_axis(grid, head):
+    position = make("rope-grid", head_dim=head, grid=grid, prefix=1)
+    count = 1 + math.prod(grid)
+    places = torch.arange(count)[None]
+    cos, sin = position.angles(Where(places, places, grid, 1), torch.float32)
+    pairs = head // (2 * len(grid))
+    frequency = 100.0 ** -(torch.arange(pairs) / pairs)
+    for token in range(count):
+        place = (0,) * len(grid) if token == 0 else np.unravel_index(token - 1, grid)
+        angle = torch.cat([int(axis) * frequency for axis in place])
         angle = torch.cat([angle, angle])
         torch.testing.assert_close(cos[0, 0, token], angle.cos())
         torch.testing.assert_close(sin[0, 0, token], angle.sin())
+
+
+def test_rope_grid_refuses_heads_that_the_axes_do_not_divide():
+    with pytest.raises(ConfigError, match="needs head_dim divisible by 6, got 8"):
+        make("rope-grid", head_dim=8, grid=(2, 2, 2))
 
 
 # -- on the scores ---------------------------------------------------------------------------------

@@ -81,15 +81,13 @@ class LearnedAxialPosition(Position):
         if geometry.grid is None:
             raise ConfigError("position 'learned-axial' serves a grid; text takes 'learned'.")
         self.std = geometry.std
-        self.axes = nn.ParameterList(
-            nn.Parameter(torch.empty(size, geometry.width)) for size in geometry.grid
-        )
+        self.axes = Tables(geometry)
         rows = geometry.prefix if config.before else 0
         self.before = nn.Parameter(torch.empty(rows, geometry.width)) if rows else None
 
     def reset_parameters(self) -> None:
-        for table in self.parameters():
-            fill_normal_(table, self.std)
+        if self.before is not None:
+            fill_normal_(self.before, self.std)
 
     def embed(self, x: Tensor, where: Where) -> Tensor:  # b n d -> b n d
         """Raises ConfigError for a grid that is larger than the tables."""
@@ -114,3 +112,17 @@ class LearnedAxialPosition(Position):
                 first = F.embedding(where.queries.clamp(max=where.prefix - 1), self.before)
                 vectors = torch.where(inside, vectors, first)
         return x + vectors
+
+
+class Tables(nn.ParameterList):
+    """A table for every axis, which initialises itself: who loads a part of a model asks the owner
+    of what is missing."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        assert geometry.grid is not None
+        super().__init__(torch.empty(size, geometry.width) for size in geometry.grid)
+        self.std = geometry.std
+
+    def reset_parameters(self) -> None:
+        for table in self:
+            fill_normal_(table, self.std)

@@ -266,42 +266,39 @@ class RotaryPosition(Position):
 
 
 class RotaryGridPosition(Position):
-    """Half of each head's channels turn with the row, half with the column; prefix tokens stay
-    as they are."""
+    """An equal share of each head's channels turns with each axis of the grid: row and column, or
+    time, row and column. Prefix tokens stay as they are."""
 
     def __init__(self, config: RotaryGridPositionConfig, geometry: Geometry) -> None:
         super().__init__()
         if geometry.grid is None:
             raise ConfigError("position 'rope-grid' serves image patches; text takes 'rope'.")
-        if geometry.head_dim % 4:
+        whole = 2 * len(geometry.grid)
+        if geometry.head_dim % whole:
             raise ConfigError(
-                f"position 'rope-grid' needs head_dim divisible by 4, got {geometry.head_dim}."
+                f"position 'rope-grid' needs head_dim divisible by {whole}, got "
+                f"{geometry.head_dim}."
             )
         self.theta, self.still = config.theta, config.before == "still"
-        self.quarter = geometry.head_dim // 4
+        self.pairs = geometry.head_dim // whole  # of channels, for each axis
 
     def angles(self, where: Where, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         assert where.grid is not None
         device = where.queries.device
-        exponent = torch.arange(self.quarter, device=device, dtype=torch.float32) / self.quarter
+        exponent = torch.arange(self.pairs, device=device, dtype=torch.float32) / self.pairs
         frequency = self.theta**-exponent
-        rows, columns = (torch.arange(s, device=device, dtype=torch.float32) for s in where.grid)
-        angle = torch.cat(  # (rows * columns, c/2): row angles, then column angles
-            [
-                (rows[:, None, None] * frequency).expand(-1, len(columns), -1),
-                (columns[None, :, None] * frequency).expand(len(rows), -1, -1),
-            ],
-            dim=-1,
-        ).flatten(0, 1)
+        axes = (torch.arange(s, device=device, dtype=torch.float32) for s in where.grid)
+        places = torch.meshgrid(*axes, indexing="ij")  # of every token of the grid, on each axis
+        angle = torch.cat([place.flatten()[:, None] * frequency for place in places], dim=-1)
         angle = F.pad(angle, (0, 0, where.prefix, 0))  # angle 0 leaves a token unturned
         angle = torch.cat([angle, angle], dim=-1)[None, None]
         cos, sin = angle.cos(), angle.sin()
         if not self.still:
             cos[:, :, : where.prefix] = 0
-        places = where.queries.shape[-1]
-        if places != angle.shape[2]:  # a part of the grid: a step with a cache
+        count = where.queries.shape[-1]
+        if count != angle.shape[2]:  # a part of the grid: a step with a cache
             first = where.start
-            cos, sin = cos[:, :, first : first + places], sin[:, :, first : first + places]
+            cos, sin = cos[:, :, first : first + count], sin[:, :, first : first + count]
         return cos.to(dtype), sin.to(dtype)
 
 

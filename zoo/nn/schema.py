@@ -168,8 +168,8 @@ class RotaryPositionConfig(PositionConfig):
 @kind("position", "rope-grid", builds="zoo.nn.position:RotaryGridPosition")
 @dataclass(kw_only=True)
 class RotaryGridPositionConfig(PositionConfig):
-    """Rotary positions over a 2-D grid: half of the channels turn with the row, half with the
-    column."""
+    """Rotary positions over a grid: an equal share of the channels turns with each of (time,) row
+    and column."""
 
     theta: float = setting(100.0, "base of the frequencies", above=0.0)
     before: Literal["still", "blank"] = setting(
