@@ -11,7 +11,7 @@ import torch
 from zoo.data import judge
 from zoo.data.colour_digits import COLOURS, UNSEEN, WORDS
 from zoo.data.draw import seeds_of
-from zoo.data.moving_digits import DIRECTIONS
+from zoo.data.moving_digits import DIRECTIONS, clips
 from zoo.errors import ConfigError, DataError
 from zoo.registry import build, resolve
 
@@ -71,6 +71,39 @@ def test_digits_move_as_they_say(frames, step):
         shift = [step * part for part in DIRECTIONS[name]]
         for first, second in itertools.pairwise(clip):
             assert torch.equal(torch.roll(first, shift, (0, 1)), second)
+
+
+@pytest.mark.parametrize(("grid", "starts"), [(8, {0, 8, 16}), (4, {0, 4, 8, 12, 16})])
+def test_digits_start_on_a_grid(grid, starts):
+    scans, ways = torch.ones(64, 16, 16), torch.arange(64) % 4
+    places = torch.rand(64, 2, generator=torch.Generator().manual_seed(0))
+    first = clips(scans, ways, places, 5, 4, grid)[:, 0, 0]
+    rows, columns = first.amax(2).argmax(1), first.amax(1).argmax(1)
+    across = torch.where(ways < 2, rows, columns)  # left and right, then up and down
+    assert set(across.tolist()) == starts
+    along = torch.where(ways < 2, columns, rows)
+    assert torch.equal(along, torch.tensor([16, 0, 16, 0]).repeat(16))  # the whole way is ahead
+
+
+def test_a_clip_turns_where_there_is_room():
+    moving = data("moving-digits", grid=8)
+    batch = moving.split("test").batch(range(80))
+    told = moving.turn(batch["pixels"], batch)
+    assert torch.equal(told["digits"], batch["digits"])
+    names = list(DIRECTIONS)
+    last = batch["pixels"][:, 0, -1]
+    found = set()
+    for picture, old, new, words in zip(
+        last, batch["directions"].tolist(), told["directions"].tolist(), told["captions"]
+    ):
+        assert words.endswith(f" moving {names[new]}") and new != old
+        shift = [16 * part for part in DIRECTIONS[names[new]]]
+        moved = torch.zeros(64, 64)  # with a border, where nothing may come to stand
+        moved[16:48, 16:48] = picture
+        moved = torch.roll(moved, shift, (0, 1))
+        assert moved[16:48, 16:48].sum() >= 0.99 * picture.sum()
+        found.add((old, new))
+    assert len(found) > 8  # back and across, both ways
 
 
 def test_lengths_mix_in_training_and_keep_digits_inside():

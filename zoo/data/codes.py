@@ -87,7 +87,7 @@ class CodesData:
         self.config = config
         self.source: Data = build(config.source)
         self.labels = self.source.labels
-        for name in ("judge", "distance"):  # of decoded pixels; they never see codes
+        for name in ("judge", "distance", "turn"):  # of decoded pixels; they never see codes
             if hasattr(self.source, name):
                 setattr(self, name, getattr(self.source, name))
 

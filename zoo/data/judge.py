@@ -19,6 +19,7 @@ from zoo.data.digits import load_digits
 from zoo.errors import DataError
 
 __all__ = [
+    "centres",
     "frechet",
     "judge_clips",
     "judge_pictures",
@@ -69,7 +70,7 @@ def read_directions(pixels: Tensor) -> Tensor:  # b c t h w -> b
     `zoo.data.moving_digits.DIRECTIONS`."""
     from zoo.data.moving_digits import DIRECTIONS
 
-    way = _centre(pixels[:, :, -1]) - _centre(pixels[:, :, 0])
+    way = centres(pixels[:, :, -1]) - centres(pixels[:, :, 0])
     table = torch.tensor(list(DIRECTIONS.values()), device=pixels.device).float()
     return (way @ table.T).argmax(-1)
 
@@ -154,8 +155,8 @@ def _components() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return mean, basis, features.mean(0), features.T.cov()
 
 
-def _centre(pixels: Tensor) -> Tensor:  # b c h w -> b 2
-    """Returns row and column of the centre of the ink."""
+def centres(pixels: Tensor) -> Tensor:  # b c h w -> b 2
+    """Returns row and column of the centre of each picture's ink."""
     bright = pixels.float().clamp(min=0).amax(1)
     bright = torch.where(bright > 0.25, bright, 0.0)
     total = bright.sum((1, 2)).clamp(min=1e-6)
@@ -167,7 +168,7 @@ def _centre(pixels: Tensor) -> Tensor:  # b c h w -> b 2
 
 def _found(pixels: Tensor) -> Tensor:  # b c h w -> b 8 8
     """Returns the 16 x 16 pixels around the centre of the ink, as 8 x 8 blocks."""
-    corners = (_centre(pixels) - 7.5).round().long() + 8
+    corners = (centres(pixels) - 7.5).round().long() + 8
     padded = F.pad(pixels.float().amax(1), (8, 8, 8, 8))
     cut = torch.stack(
         [

@@ -39,15 +39,16 @@ def caption(digit: int, direction: str) -> str:
 
 
 def clips(
-    scans: Tensor, directions: Tensor, places: Tensor, frames: int, step: int
+    scans: Tensor, directions: Tensor, places: Tensor, frames: int, step: int, grid: int = 1
 ) -> Tensor:  # b 16 16 in [0, 1], b, b 2 in [0, 1) -> b 1 t 32 32
     """Returns clips of scans that move `step` pixels a frame in directions (numbers of
-    `DIRECTIONS`); `places` says where in the room that is left they start."""
+    `DIRECTIONS`); `places` says where in the room that is left they start, in steps of `grid`
+    pixels."""
     ways = torch.tensor(list(DIRECTIONS.values()))[directions] * step  # b 2, each frame
     whole = ways * (frames - 1)
     low = (-whole).clamp(min=0)  # the first corner must leave room for the way
     room = ROOM - whole.abs()
-    start = low + (places * (room + 1)).long()
+    start = low + (places * (room // grid + 1)).long() * grid
     corners = start[:, None] + ways[:, None] * torch.arange(frames)[None, :, None]  # b t 2
     rows, columns = (
         corners[..., axis, None] + torch.arange(DIGIT) for axis in (0, 1)
@@ -77,6 +78,27 @@ class MovingDigitsData:
         """Returns name -> (b) bool: what an independent reader makes of (generated) clips."""
         return judge_clips(pixels, batch["digits"], batch["directions"])
 
+    def turn(self, pixels: Tensor, batch: Batch) -> Batch:
+        """Returns what clips may be asked for next, as a batch for the judge: the same digits,
+        moving across their way where there is room for (nearly) all of it, or else back."""
+        from zoo.data.judge import centres
+
+        corners = centres(pixels[:, :, -1]) - DIGIT / 2
+        turned = []
+        for way, corner in zip(batch["directions"].tolist(), corners.tolist(), strict=True):
+            axis = 0 if way < 2 else 1  # rows, of those that moved along columns
+            near = [corner[axis] > ROOM * 3 / 4, corner[axis] < ROOM / 4]  # the far edge, the near
+            across = (2, 3) if way < 2 else (0, 1)
+            turned.append(across[near.index(True)] if any(near) else way ^ 1)
+        names = list(DIRECTIONS)
+        digits = batch["digits"]
+        words = zip(digits.tolist(), turned, strict=True)
+        return {
+            "captions": [caption(digit, names[way]) for digit, way in words],
+            "digits": digits,
+            "directions": torch.tensor(turned),
+        }
+
 
 class MovingDigits:
     """Every scan in every direction, in the order of the scans."""
@@ -95,7 +117,7 @@ class MovingDigits:
         drawn = uniform(seeds_of(0, rows) if seeds is None else seeds, 2, _STREAM)
         frames = self._frames(seeds)
         step = min(self.config.step, ROOM // max(frames - 1, 1))
-        pixels = clips(self.scans[scans], directions, drawn, frames, step)
+        pixels = clips(self.scans[scans], directions, drawn, frames, step, self.config.grid)
         names = list(DIRECTIONS)
         digits = self.digits[scans]
         words = zip(digits.tolist(), directions.tolist(), strict=True)

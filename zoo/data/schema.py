@@ -68,6 +68,7 @@ class MovingDigitsConfig(DataConfig):
     step: int = setting(
         4, "pixels a frame, or as many as keep the digit in the picture to the end", low=1
     )
+    grid: int = setting(1, "a digit starts at a multiple of so many pixels", low=1, high=16)
 
     def check(self) -> None:
         if not self.frames or max(self.frames) > 17:

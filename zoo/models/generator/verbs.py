@@ -141,9 +141,34 @@ class GeneratorVerbs(ReadsText):
             options = {**given}
             if given.get("seed") is not None:
                 options["seed"] = given["seed"] + number
-            scene = self._scene(prompt, pixels, length, overlap, options, watch)
+            scene = self.scenes([prompt], pixels, length, overlap, watch=watch, **options)
             pixels = scene if pixels is None else torch.cat([pixels, scene], dim=2)
         return [as_picture(frame) for frame in visual.pictures(pixels)[0]]
+
+    @torch.inference_mode()
+    def scenes(
+        self,
+        prompts: list[Any],
+        before: Tensor | None = None,  # b c t h w, a clip for each prompt; None begins anew
+        frames: int | None = None,
+        overlap: int = 1,
+        **given: Any,
+    ) -> Tensor:  # b c t h w
+        """Returns the new frames of a scene for each prompt, of `frames` with the `overlap` last
+        ones before it, that it goes on from. Raises ConfigError where nothing would be new."""
+        visual = self._visual()
+        grid = grid_of(visual.config, self.config.image, frames or self.config.frames)
+        known = torch.full((len(prompts), *grid), UNKNOWN, device=self.device)
+        kept = 0
+        if before is not None:
+            kept = min(overlap, before.shape[2])
+            seen = visual.encode(before[:, :, -kept:]).ids
+            if seen.shape[1] >= grid[0]:
+                length = visual.shape(grid)[0]
+                raise ConfigError(f"overlap: a scene of {length} frames has no room for {kept}.")
+            known[:, : seen.shape[1]] = seen
+        codes = self.draw_codes(prompts, known.flatten(1), grid=grid, **given)
+        return visual.decode(codes, grid=grid)[:, :, kept:]
 
     def show(self, codes: Tensor, grid: tuple[int, ...] | None = None) -> list[Any]:  # b n
         """Returns what codes look like: pictures, or of clips the lists of their frames."""
@@ -272,29 +297,6 @@ class GeneratorVerbs(ReadsText):
                 options["seed"] = seed + number
             codes = self.draw_codes([prompt] * len(codes), known, **options)
         return codes
-
-    def _scene(
-        self,
-        prompt: Any,
-        before: Tensor | None,  # 1 c t h w
-        length: int,
-        overlap: int,
-        given: dict[str, Any],
-        watch: Watch | None,
-    ) -> Tensor:  # 1 c t h w
-        """Returns the new frames of a scene that goes on from the last ones before it."""
-        visual = self._visual()
-        grid = grid_of(visual.config, self.config.image, length)
-        known = torch.full((1, *grid), UNKNOWN, device=self.device)
-        kept = 0
-        if before is not None:
-            kept = min(overlap, before.shape[2])
-            seen = visual.encode(before[:, :, -kept:]).ids
-            if seen.shape[1] >= grid[0]:
-                raise ConfigError(f"overlap: a scene of {length} frames has no room for {kept}.")
-            known[:, : seen.shape[1]] = seen
-        codes = self.draw_codes([prompt], known.flatten(1), grid=grid, watch=watch, **given)
-        return visual.decode(codes, grid=grid)[:, :, kept:]
 
     def _clip(self, first: Any) -> Tensor:  # -> 1 c t h w
         frames = first if isinstance(first, list) else [first]

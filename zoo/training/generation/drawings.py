@@ -52,7 +52,8 @@ class Drawings:
             drawn = draw_pixels(model, prompts, seed=number, **options)
             pixels.append(drawn)
             verdicts = self.data.judge(drawn, batch)
-            for name, right in verdicts.items():
+            seconds = self._second(model, drawn, batch, seed=number, **options)
+            for name, right in {**verdicts, **seconds}.items():
                 sums.setdefault(name, []).append(right)
             if "unseen" in batch:
                 whole = torch.stack(list(verdicts.values())).all(0)
@@ -67,6 +68,16 @@ class Drawings:
             one = torch.tensor(1.0)
             found["frechet"] = torch.tensor(float(self.data.distance(every))), one
         return found
+
+    def _second(self, model: Any, drawn: Tensor, batch: Batch, **options: Any) -> dict[str, Tensor]:
+        """Lets clips go on from their last frame after another prompt, where the data says which;
+        returns whether the last frame shows the digit, and whether it moved as it should."""
+        if not hasattr(self.data, "turn"):
+            return {}
+        told = self.data.turn(drawn, batch)
+        new = model.scenes(told["captions"], drawn, batch_size=256, **options)
+        found = self.data.judge(torch.cat([drawn[:, :, -1:], new], dim=2), told)
+        return {f"second_{name}": found[name] for name in ("digit_last", "direction")}
 
     def picture(self) -> Any:
         """Returns the first drawings as one picture; clips are rows of frames."""
