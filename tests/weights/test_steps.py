@@ -12,6 +12,7 @@ from zoo.weights.steps import (
     Inverse,
     Leading,
     Misfit,
+    OnFirst,
     Reshape,
     Scale,
     Squeeze,
@@ -35,6 +36,7 @@ CASES = [
     (Scale(0.5), (3, 3)),
     (Inverse(Squeeze(0)), (4, 3)),
     (Inverse(HalfSplit(2, 4)), (8, 2)),
+    (OnFirst(8, HalfSplit(2, 4)), (13, 2)),
 ]
 
 

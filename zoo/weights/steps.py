@@ -9,6 +9,7 @@ h heads, k key/value heads, e head width, d model width
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ __all__ = [
     "Inverse",
     "Leading",
     "Misfit",
+    "OnFirst",
     "Reshape",
     "Scale",
     "Squeeze",
@@ -199,6 +201,35 @@ class HalfSplit(Step):
         turned = result[:, : self.rotary].reshape(self.heads, *pairs, *rest).transpose(1, 2)
         result[:, : self.rotary] = turned.reshape(self.heads, self.rotary, *rest)
         return result.view(tensor.shape)
+
+
+class OnFirst(Step):
+    """A step on the first `rows` alone, which keeps their shape: queries and keys of a fused
+    projection that are turned, before values that are not."""
+
+    def __init__(self, rows: int, step: Step) -> None:
+        self.rows, self.step = rows, step
+
+    def forward_shape(self, shape: Shape) -> Shape:
+        if not shape or shape[0] < self.rows:
+            raise Misfit(f"should have {self.rows} rows or more")
+        self.step.forward_shape((self.rows, *shape[1:]))
+        return shape
+
+    backward_shape = forward_shape
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._changed(tensor, self.step.forward)
+
+    def backward(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._changed(tensor, self.step.backward)
+
+    def _changed(
+        self, tensor: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        result = tensor.clone()
+        result[: self.rows] = change(tensor[: self.rows])
+        return result
 
 
 class FromHeadGroups(Step):

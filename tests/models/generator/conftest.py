@@ -37,6 +37,8 @@ WAYS = {
         **STACK, "causal": True, "norm": "rms", "feedforward": "swiglu",
         "position": {"name": "rope-grid", "theta": 10000, "before": "blank"}}},
     "features": {"features": 12, "features_length": 7, "backbone": {**STACK, **CROSS}},
+    "features before": {"features": 12, "features_length": 9, "features_activation": "gelu_tanh",
+                        "start": True, "backbone": {**STACK, "causal": True}},
     "phenaki": {**READ, "grid": [3, 2, 2], "backbone": STACK},
 }  # fmt: skip
 

@@ -105,15 +105,22 @@ class Generator(nn.Module, GeneratorVerbs):
         if begins and self.config.start_code is not None:
             codes = F.pad(codes, (1, 0), value=self.config.start_code)
         x = self.embedding(codes)
-        mask = None
+        mask, positions = None, None
         if condition.prefix is not None and begins:
             x = torch.cat([condition.prefix.to(x.dtype), x], dim=1)
             if self.config.causal and self.config.text_order == "full":
                 mask = Mask(prefix=torch.full(x.shape[:1], self.config.prefix, device=x.device))
+        if condition.prefix_mask is not None:  # not seen, but codes stay at their places
+            past = 0 if cache is None else cache.length
+            positions = torch.arange(past, past + x.shape[1], device=x.device)[None]
+            seen = condition.prefix_mask
+            seen = F.pad(seen, (0, past + x.shape[1] - seen.shape[1]), value=True)
+            mask = (mask or Mask()).also(padding=seen)
         return self.backbone(
             x,
             mask=mask,
             grid=grid,
+            positions=positions,
             memory=condition.memory,
             memory_mask=condition.memory_mask,
             cache=cache,

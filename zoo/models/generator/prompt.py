@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from zoo.errors import DataError
 from zoo.models.generator.schema import GeneratorConfig, grid_of
 from zoo.models.text.common import TokenEmbedding
+from zoo.nn.feedforward import ACTIVATIONS
 from zoo.nn.linear import Embedding, Linear, fill_normal_
 from zoo.nn.mask import Mask
 from zoo.registry import build
@@ -24,13 +27,17 @@ class Condition:
     """A prompt as the stack reads it."""
 
     prefix: Tensor | None  # b p d, what stands before the codes
+    prefix_mask: Tensor | None = None  # b p, which of that is seen; None: all of it
     memory: Tensor | None = None  # b m e, what cross-attention reads
     memory_mask: Tensor | None = None  # b m
     vector: Tensor | None = None  # b e, what adaptive norms read
 
     def join(self, other: Condition) -> Condition:
         """Returns both as one batch, one below the other."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in vars(self))
+        pairs = [(getattr(self, name), getattr(other, name)) for name in vars(self)]
+        for index, (a, b) in enumerate(pairs):  # without a mask, all is seen
+            if (a is None) != (b is None):
+                pairs[index] = (torch.ones_like(b), b) if a is None else (a, torch.ones_like(a))
         return Condition(*(None if a is None else torch.cat([a, b]) for a, b in pairs))
 
     def select(self, rows: Tensor) -> Condition:
@@ -52,7 +59,9 @@ class Prompt(nn.Module):
             if config.text_pads and not config.pad_rows:
                 self.pads = nn.Parameter(torch.empty(config.text_length, self.width))
         if config.features:
-            self.project = Linear(config.features, self.width, std=self.std)
+            self.project = Linear(config.features, self.width, config.prompt_bias, self.std)
+            if config.features_activation is not None:
+                self.project_out = Linear(self.width, self.width, config.prompt_bias, self.std)
             self.nothing = nn.Parameter(torch.empty(config.features_length, config.features))
         if config.encoder is not None:
             self.encoder = build(config.encoder)
@@ -89,9 +98,14 @@ class Prompt(nn.Module):
                 text, text_mask = self.no_text(batch)
             x, mask = self._read(text, text_mask)
         elif config.features:
+            mask = features_mask
+            if not config.memory:
+                features, mask = self._to_the_right(features, mask)
             if features is None:
                 features = self.nothing.expand(batch, -1, -1)
-            x, mask = self.project(features.to(self.project.weight.dtype)), features_mask
+            x = self.project(features.to(self.project.weight.dtype))
+            if config.features_activation is not None:
+                x = self.project_out(ACTIVATIONS[config.features_activation](x))
         elif config.classes:
             if labels is None:
                 labels = torch.full((batch,), config.classes, device=self.classes.weight.device)
@@ -103,10 +117,12 @@ class Prompt(nn.Module):
         start = self.start.expand(batch, -1, -1) if config.start else None
         if not config.memory:
             parts = [part for part in (x, start) if part is not None]
-            return Condition(torch.cat(parts, dim=1) if parts else None)
+            if mask is not None and start is not None:
+                mask = F.pad(mask, (0, 1), value=True)
+            return Condition(torch.cat(parts, dim=1) if parts else None, mask)
         if config.source is not None and source is not None:
             x, mask = self.source(x, mask, source)
-        return Condition(start, x, mask)
+        return Condition(start, memory=x, memory_mask=mask)
 
     def no_text(self, batch: int) -> tuple[Tensor, Tensor]:
         """Returns a text (b m) that says nothing, and its mask: the config's `no_text`, or else
@@ -122,6 +138,31 @@ class Prompt(nn.Module):
         else:
             mask[:, 0] = not self.config.text_pads
         return text, mask
+
+    def _to_the_right(
+        self, features: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Returns vectors (b p features) of the length that stands before the codes, right before
+        them, and which of them are seen (b p)."""
+        given = features if mask is None else mask
+        if given is None:
+            return None, None
+        missing = self.config.features_length - given.shape[1]
+        if missing < 0:
+            raise DataError(
+                f"features: {given.shape[1]} vectors are more than the "
+                f"{self.config.features_length} that this model reads."
+            )
+        if mask is None and missing:
+            mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
+        if mask is None:
+            return features, None
+        mask = F.pad(mask, (missing, 0))
+        order = mask.long().argsort(dim=1, stable=True)  # what is not seen comes first
+        if features is not None:
+            features = F.pad(features, (0, 0, missing, 0))
+            features = features.gather(1, order[..., None].expand_as(features))
+        return features, mask.gather(1, order)
 
     def _read(self, text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Returns the text's vectors (b m e), and which of them are seen: None for all."""

@@ -63,6 +63,10 @@ class GeneratorConfig(ModelConfig):
         None, "instead of tokens: width of what a frozen text encoder gives (T5-XXL: 4096)", low=1
     )
     features_length: int = setting(77, "how many of those vectors a prompt has at most", low=1)
+    prompt_bias: bool = setting(True, "bias of the maps of features")
+    features_activation: Activation | None = setting(
+        None, "activation between two maps of features to the stack's width; null: one map"
+    )
     pooled: int | None = setting(
         None, "width of a vector for the whole prompt, which adaptive norms read (aMUSEd)", low=1
     )

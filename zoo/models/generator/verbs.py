@@ -231,8 +231,10 @@ class GeneratorVerbs(ReadsText):
             part = prompts[start : start + batch_size]
             more = self._more(len(part), image, features)
             asked = self.condition(part, **more)
-            source = {"source": more["source"]} if "source" in more else {}
-            nothing = self._nothing(len(part), wanted, source)
+            # of nothing as much is seen as of the prompt, where it stands before the codes
+            shared = {"source"} if self.config.memory else {"features_mask"}
+            kept = {name: value for name, value in more.items() if name in shared}
+            nothing = self._nothing(len(part), wanted, kept)
             if seed is not None:  # another batch is other pictures
                 wanted = dataclasses.replace(wanted, seed=seed + start)
             rows = known[start : start + batch_size].to(self.device)
