@@ -16,6 +16,7 @@ from zoo.weights.steps import (
     Reshape,
     Scale,
     Squeeze,
+    SwapHalves,
     Transpose,
 )
 
@@ -33,6 +34,8 @@ CASES = [
     (FromHeadGroups(4, 3), (36,)),
     (FromHeadGroups(6, 2, kv_heads=2), (20, 3)),
     (FromHeadGroups(6, 2, kv_heads=1), (16,)),
+    (SwapHalves(), (6, 5)),
+    (SwapHalves(), (8,)),
     (Scale(0.5), (3, 3)),
     (Inverse(Squeeze(0)), (4, 3)),
     (Inverse(HalfSplit(2, 4)), (8, 2)),

@@ -39,6 +39,9 @@ class TransformerConfig(BackboneConfig):
     outer_norm: NormConfig | None = part(
         "norm", None, "the norms before the first and after the last block; null: as `norm`"
     )
+    feedforward_norm: NormConfig | None = part(
+        "norm", None, "the feed-forward's norms; null: as `norm`"
+    )
     attention: MixerConfig = part("attention", "multihead", "what mixes tokens")
     cross_attention: MixerConfig | None = part(
         "attention", None, "attention to a memory; null in a stack alone"
@@ -124,6 +127,12 @@ class TransformerConfig(BackboneConfig):
 
     def check(self) -> None:
         self._check_order()
+        if self.feedforward_norm is not None and (
+            self.feedforward_norm.adaptive != self.norm.adaptive or self.parallel
+        ):
+            raise ConfigError(
+                "feedforward_norm: must be adaptive where `norm` is, and a block not parallel."
+            )
         if self.parallel and self.parallel_norms == 2 and self.placement in ("post", "none"):
             raise ConfigError(
                 "parallel_norms: two norms stand before the branches, so placement is pre or both, "

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +174,11 @@ class Block(nn.Module):
             name: tuple(config.residual.get(kind, (1.0, 1.0))) for name, kind in self.kinds.items()
         }
         self.weighted = {name for name, factors in self.factors.items() if factors != (1.0, 1.0)}
-        norm = partial(build_norm, config.norm, config.width, condition_width)
+
+        def norm(kind: str = "") -> nn.Module:
+            own = config.feedforward_norm if kind == "feedforward" else None
+            return build_norm(own or config.norm, config.width, condition_width)
+
         memory_map = None
         if config.memory_map:
             before, bias = memory_width or config.width, config.cross_attention.qkv_bias
@@ -187,9 +190,9 @@ class Block(nn.Module):
             if self.placement != "none" and not (
                 self.parallel and config.parallel_norms == 1 and name != self.order[0]
             ):
-                setattr(self, f"{name}_norm", norm())
+                setattr(self, f"{name}_norm", norm(kind))
             if name in self.post_norms:
-                setattr(self, f"{name}_post_norm", norm())
+                setattr(self, f"{name}_post_norm", norm(kind))
             if self.scaled:
                 setattr(self, f"{name}_scale", LayerScale(config.width, config.layer_scale or 0.0))
         self.register_module("block_norm", norm() if config.block_norm else None)

@@ -52,6 +52,7 @@ from zoo.weights.steps import (
     Scale,
     Squeeze,
     Step,
+    SwapHalves,
     Transpose,
 )
 
@@ -78,6 +79,7 @@ __all__ = [
     "Split",
     "Squeeze",
     "Step",
+    "SwapHalves",
     "Tie",
     "Transpose",
     "WeightMap",

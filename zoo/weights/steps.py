@@ -28,6 +28,7 @@ __all__ = [
     "Scale",
     "Squeeze",
     "Step",
+    "SwapHalves",
     "Transpose",
 ]
 
@@ -167,6 +168,23 @@ class Leading(Step):
         whole = tensor.new_zeros(self.total, *tensor.shape[1:])
         whole[: self.rows] = tensor
         return whole
+
+
+class SwapHalves(Step):
+    """The second half of the rows first, e.g. the gate of a gated layer that is stored value | gate
+    and is gate | value here."""
+
+    def forward_shape(self, shape: Shape) -> Shape:
+        if not shape or shape[0] % 2:
+            raise Misfit("should have an even number of rows")
+        return shape
+
+    backward_shape = forward_shape
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.roll(tensor.shape[0] // 2, 0)
+
+    backward = forward
 
 
 class HalfSplit(Step):

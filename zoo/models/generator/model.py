@@ -39,21 +39,27 @@ class Generator(nn.Module, GeneratorVerbs):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        backbone = config.backbone
+        backbone: Any = config.backbone
         width, std = backbone.width, backbone.init_std
         if config.visual is not None:
             self.visual = build(config.visual).requires_grad_(False)
         if config.source is not None:
             self.small = build(config.source).requires_grad_(False)
-        self.mask_code = config.codebook  # of a model that fills in: the row after the last code
+        if config.reader is not None:
+            self.reader = build(config.reader).requires_grad_(False)
+        self.mask_code = config.rows - 1  # of a model that fills in: the last row
         self.prompt = Prompt(config)
         self.embedding = TokenEmbedding(config, width, std, config.rows)  # type: ignore[arg-type]
         self.backbone = build(
-            backbone, grid=config.shape, prefix=config.prefix, memory_width=self.prompt.width
+            backbone,
+            grid=config.shape,
+            prefix=config.prefix,
+            memory_width=self.prompt.width,
+            condition_width=backbone.reads if config.pooled else None,
         )
         if config.head_norm:
             self.head_norm = build(backbone.norm, width=width)
-        head = config.rows if config.tied or config.code_rows else config.codebook
+        head = config.head_rows
         self.head = TokenHead(config, width, backbone.norm, std, head, config.transform)  # type: ignore[arg-type]
         if config.text_head:
             self.text_head = Linear(width, config.vocabulary, config.head_bias, std)
@@ -69,8 +75,18 @@ class Generator(nn.Module, GeneratorVerbs):
         """Returns scores of every code; a causal model's never see the code itself."""
         if codes.ndim > 2:
             grid, codes = tuple(codes.shape[1:]), codes.flatten(1)
-        condition = self.prompt(len(codes), **asked)
+        condition = self.prompt(len(codes), **self.reading(asked))
         return self.score(codes, condition, grid=grid, record=record)
+
+    def reading(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Returns what is asked as the prompt takes it: of a text, what the reader makes of it."""
+        if self.config.reader is None or "text" not in asked:
+            return asked
+        rest = {key: value for key, value in asked.items() if key not in ("text", "text_mask")}
+        with torch.no_grad():
+            features, pooled = self.reader.read(asked["text"], self.config.reader_layer)
+        told = {"pooled": pooled} if self.config.pooled else {}
+        return {"features": features, **told, **rest}
 
     def score(
         self,
@@ -123,6 +139,7 @@ class Generator(nn.Module, GeneratorVerbs):
             positions=positions,
             memory=condition.memory,
             memory_mask=condition.memory_mask,
+            condition=condition.vector,
             cache=cache,
             record=record,
         )

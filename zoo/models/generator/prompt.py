@@ -1,9 +1,11 @@
 """What is asked for, as vectors: a text, a class, what another model made of a text; or nothing."""
 
-# b prompts, m tokens of a prompt, s codes of a smaller picture, d width, e width of the memory
+# b prompts, m tokens of a prompt, s codes of a smaller picture, d width, e width of what the stack
+# reads, q numbers that the picture is told by, w channels of their waves
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.models.generator.schema import GeneratorConfig, grid_of
 from zoo.models.text.common import TokenEmbedding
 from zoo.nn.feedforward import ACTIVATIONS
@@ -52,8 +54,9 @@ class Prompt(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        width, self.std = config.backbone.width, config.backbone.init_std
-        self.width = config.encoder.width if config.encoder is not None else width
+        backbone: Any = config.backbone
+        width, self.std = backbone.width, backbone.init_std
+        self.width = config.encoder.width if config.encoder is not None else backbone.reads
         if config.text_length:
             self.embedding = TokenEmbedding(config, self.width, self.std, config.vocabulary)  # type: ignore[arg-type]
             if config.text_pads and not config.pad_rows:
@@ -62,7 +65,12 @@ class Prompt(nn.Module):
             self.project = Linear(config.features, self.width, config.prompt_bias, self.std)
             if config.features_activation is not None:
                 self.project_out = Linear(self.width, self.width, config.prompt_bias, self.std)
-            self.nothing = nn.Parameter(torch.empty(config.features_length, config.features))
+            if config.features_norm is not None:
+                self.features_norm = build(config.features_norm, width=self.width)
+            if config.own_nothing:
+                self.nothing = nn.Parameter(torch.empty(config.features_length, config.features))
+        if config.pooled:
+            self.vector = PromptVector(config, backbone.reads)
         if config.encoder is not None:
             self.encoder = build(config.encoder)
             if not config.memory and self.width != width:
@@ -88,6 +96,8 @@ class Prompt(nn.Module):
         labels: Tensor | None = None,  # b
         features: Tensor | None = None,  # b m features; None asks for nothing in particular
         features_mask: Tensor | None = None,  # b m
+        pooled: Tensor | None = None,  # b pooled, as `features`
+        measures: Tensor | None = None,  # b q; None: what the config says
         source: Tensor | None = None,  # b s, codes of the picture that is enlarged
     ) -> Condition:
         """Returns the condition of a batch; what is not given is nothing in particular."""
@@ -102,10 +112,12 @@ class Prompt(nn.Module):
             if not config.memory:
                 features, mask = self._to_the_right(features, mask)
             if features is None:
-                features = self.nothing.expand(batch, -1, -1)
+                features = nothing_of(self).expand(batch, -1, -1)
             x = self.project(features.to(self.project.weight.dtype))
             if config.features_activation is not None:
                 x = self.project_out(ACTIVATIONS[config.features_activation](x))
+            if config.features_norm is not None:
+                x = self.features_norm(x)
         elif config.classes:
             if labels is None:
                 labels = torch.full((batch,), config.classes, device=self.classes.weight.device)
@@ -115,14 +127,16 @@ class Prompt(nn.Module):
         if not config.memory and hasattr(self, "widen"):
             x = self.widen(x)
         start = self.start.expand(batch, -1, -1) if config.start else None
+        vector = self.vector(batch, pooled, measures) if config.pooled else None
         if not config.memory:
             parts = [part for part in (x, start) if part is not None]
             if mask is not None and start is not None:
                 mask = F.pad(mask, (0, 1), value=True)
-            return Condition(torch.cat(parts, dim=1) if parts else None, mask)
+            prefix = torch.cat(parts, dim=1) if parts else None
+            return Condition(prefix, mask, vector=vector)
         if config.source is not None and source is not None:
             x, mask = self.source(x, mask, source)
-        return Condition(start, memory=x, memory_mask=mask)
+        return Condition(start, memory=x, memory_mask=mask, vector=vector)
 
     def no_text(self, batch: int) -> tuple[Tensor, Tensor]:
         """Returns a text (b m) that says nothing, and its mask: the config's `no_text`, or else
@@ -174,13 +188,62 @@ class Prompt(nn.Module):
         return torch.where(mask[..., None], x, pads), None
 
 
+class PromptVector(nn.Module):
+    """What a text encoder makes of a whole text, and numbers that the picture is told by, as one
+    vector: down(silu(up(pooled | waves of the numbers)))."""
+
+    def __init__(self, config: GeneratorConfig, width: int) -> None:
+        super().__init__()
+        assert config.pooled is not None
+        self.usual, self.waves, self.std = config.measures, config.measure_width, 0.02
+        inputs = config.pooled + len(self.usual) * self.waves
+        self.up = Linear(inputs, width, config.prompt_bias, inputs**-0.5)
+        self.down = Linear(width, width, config.prompt_bias, width**-0.5)
+        if config.own_nothing:
+            self.nothing = nn.Parameter(torch.empty(config.pooled))
+
+    def reset_parameters(self) -> None:
+        if hasattr(self, "nothing"):
+            fill_normal_(self.nothing, self.std)
+
+    def forward(self, batch: int, pooled: Tensor | None, measures: Tensor | None) -> Tensor:  # b e
+        weight = self.up.weight
+        if pooled is None:
+            pooled = nothing_of(self).expand(batch, -1)
+        if measures is None:
+            measures = torch.tensor([*self.usual.values()], device=weight.device).expand(batch, -1)
+        told = waves(measures, self.waves).flatten(1)
+        x = torch.cat([pooled.to(weight.dtype), told.to(weight.dtype)], dim=1)
+        return self.down(F.silu(self.up(x)))
+
+
+def nothing_of(module: nn.Module) -> Tensor:
+    """Returns what stands for no prompt; raises ConfigError where nothing does."""
+    if not hasattr(module, "nothing"):
+        raise ConfigError(
+            "features: this model has learned none for no prompt; give features and pooled, and "
+            "guidance=1."
+        )
+    return module.nothing
+
+
+def waves(numbers: Tensor, width: int) -> Tensor:  # ... -> ... w
+    """Returns numbers as cosines and then sines, of wave lengths from 2 pi up to 10,000 of that
+    (Vaswani et al. 2017, section 3.5)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=numbers.device) / half)
+    angles = numbers.float()[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 class SmallPicture(nn.Module):
     """The codes of a smaller picture, read by a stack of their own and put behind the prompt."""
 
     def __init__(self, config: GeneratorConfig, width: int) -> None:
         super().__init__()
         source: Any = config.source
-        std, encoder = config.backbone.init_std, config.source_encoder
+        backbone: Any = config.backbone
+        std, encoder = backbone.init_std, config.source_encoder
         inner = width if encoder is None else encoder.width
         self.embedding = Embedding(source.codebook_size, inner, std)
         self.encoder = None if encoder is None else build(encoder, grid=grid_of(source))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zoo.backbones.schema import TransformerConfig
+from zoo.backbones.schema import BackboneConfig, TransformerConfig
 from zoo.errors import ConfigError
 from zoo.models.schema import ModelConfig
-from zoo.nn.schema import Activation
+from zoo.nn.schema import Activation, NormConfig
 from zoo.registry import kind, part, setting
 from zoo.registry.typed import validate
 
@@ -63,13 +63,30 @@ class GeneratorConfig(ModelConfig):
         None, "instead of tokens: width of what a frozen text encoder gives (T5-XXL: 4096)", low=1
     )
     features_length: int = setting(77, "how many of those vectors a prompt has at most", low=1)
-    prompt_bias: bool = setting(True, "bias of the maps of features")
     features_activation: Activation | None = setting(
         None, "activation between two maps of features to the stack's width; null: one map"
     )
-    pooled: int | None = setting(
-        None, "width of a vector for the whole prompt, which adaptive norms read (aMUSEd)", low=1
+    features_norm: NormConfig | None = part(
+        "norm", None, "norm after the map of features to the width of what the stack reads"
     )
+    reader: ModelConfig | None = part(
+        "model", None, "the model that makes features of texts (aMUSEd: CLIP's), frozen"
+    )
+    reader_layer: int = setting(-1, "which of its blocks the features are from; -1 is the last")
+    # a vector for the whole prompt, which adaptive norms read
+    pooled: int | None = setting(
+        None, "width of what a text encoder makes of the whole text (aMUSEd)", low=1
+    )
+    measures: dict[str, float] = setting(
+        {},
+        "numbers that the picture's width, cut and beauty are told by, and what they are unless "
+        "said (Podell et al. 2023, arXiv 2307.01952, section 2.2)",
+    )
+    measure_width: int = setting(256, "channels of the waves that such a number becomes", low=2)
+    learned_nothing: bool = setting(
+        True, "features and pooled of no prompt are learned; otherwise the reader's of no words"
+    )
+    prompt_bias: bool = setting(True, "bias of the maps of features and of that vector")
     classes: int = setting(0, "instead of text: classes; one more stands for none", low=0)
     labels: list[str] = setting([], "names of the classes")
     source: ModelConfig | None = part(
@@ -81,12 +98,15 @@ class GeneratorConfig(ModelConfig):
     start_code: int | None = setting(
         None, "instead: row of the codes' embedding that stands there (DALL-E mini)", low=0
     )
-    backbone: TransformerConfig = part(
+    backbone: BackboneConfig = part(
         "backbone", {"kind": "transformer", "position": "learned-axial"}, "the stack over the codes"
     )
     # codes to vectors and back
     code_rows: int | None = setting(
-        None, "rows of the codes' embedding and head, where there are more than codes", low=2
+        None,
+        "rows of the codes' embedding (and of a causal model's head), where there are more than "
+        "codes; the last one is the mask",
+        low=2,
     )
     embedding_width: int | None = setting(
         None, "width of a factorised embedding of text and codes; null: the backbone's", low=1
@@ -116,6 +136,14 @@ class GeneratorConfig(ModelConfig):
         ]
         if len(asked) > 1:
             raise ConfigError(f"{asked[1]}: a prompt is one of {' and '.join(asked)}, not both.")
+        if self.measures and self.pooled is None:
+            raise ConfigError("measures: stand beside a vector of the text; set pooled.")
+        if self.measure_width % 2:
+            raise ConfigError(
+                f"measure_width: half sines, half cosines, so not {self.measure_width}."
+            )
+        if self.reader is not None:
+            self._check_reader()
         for name in ("visual", "source"):
             given = getattr(self, name)
             if given is not None and not hasattr(given, "codebook_size"):
@@ -142,7 +170,7 @@ class GeneratorConfig(ModelConfig):
             raise ConfigError(
                 f"start_code: names one of {self.rows} rows (code_rows), in place of `start`."
             )
-        if self.rows < self.codebook:
+        if self.rows < self.codebook + (not self.causal):
             raise ConfigError(f"code_rows: {self.code_rows} is less than {self.codebook} codes.")
         if self.causal and not self.prefix:
             raise ConfigError(
@@ -152,15 +180,30 @@ class GeneratorConfig(ModelConfig):
             raise ConfigError("source: a smaller picture is read by backbone.cross_attention.")
         draw_options(self.causal, self.sampling)
 
+    def _check_reader(self) -> None:
+        reader: Any = self.reader
+        if reader.zoo_kind != "masked-lm":
+            raise ConfigError(f"reader: a {reader.zoo_kind} model makes no features of texts.")
+        vector = reader.projection or reader.backbone.width
+        for name, given in (("features", reader.backbone.width), ("pooled", vector)):
+            said = getattr(self, name)
+            if said != given and (name == "features" or said is not None):
+                raise ConfigError(f"{name}: the reader gives {given} channels, not {said}.")
+
+    @property
+    def own_nothing(self) -> bool:
+        """Whether the features of no prompt are parameters."""
+        return self.learned_nothing and self.reader is None
+
     @property
     def causal(self) -> bool:
         """Whether it writes code after code, and does not fill in masked ones."""
-        return self.backbone.causal
+        return self.backbone.causal  # type: ignore[attr-defined]
 
     @property
     def memory(self) -> bool:
         """Whether the prompt is read by cross-attention, and does not stand before the codes."""
-        return self.backbone.cross_attention is not None
+        return self.backbone.cross_attention is not None  # type: ignore[attr-defined]
 
     @property
     def prompt_length(self) -> int:
@@ -183,6 +226,12 @@ class GeneratorConfig(ModelConfig):
     def rows(self) -> int:
         """How many rows the codes' embedding has: one for each code, and for the mask."""
         return self.code_rows or self.codebook + (not self.causal)
+
+    @property
+    def head_rows(self) -> int:
+        """How many rows the head has; what fills in masked codes never gives the mask."""
+        whole = self.tied or (self.causal and self.code_rows is not None)
+        return self.rows if whole else self.codebook
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -213,6 +262,9 @@ class DrawOptions:
     negative: str | None = setting(None, "what guidance leads away from; null: no prompt")
     temperature: float = setting(1.0, "of the distribution that codes are drawn from", low=0.0)
     top_k: int | None = setting(None, "only the k most probable codes", low=1)
+    measures: dict[str, float] = setting(
+        {}, "numbers that the picture is told by, where not the model's own: {score: 7}"
+    )
     # of models that write code after code
     top_p: float | None = setting(
         None, "only the most probable codes that make up p", above=0.0, high=1.0

@@ -182,6 +182,9 @@ class GeneratorVerbs(ReadsText):
     def condition(self, prompts: Sequence[Any], **more: Any) -> Condition:
         """Returns prompts as the stack reads them; None asks for nothing in particular."""
         config, batch = self.config, len(prompts)
+        if config.reader is not None and "features" not in more:
+            text, _ = self.read_text(["" if prompt is None else prompt for prompt in prompts])
+            return self.prompt(batch, **self.reading({"text": text}), **more)
         if all(prompt is None for prompt in prompts) or config.features:
             return self.prompt(batch, **more)
         if config.classes:
@@ -194,16 +197,18 @@ class GeneratorVerbs(ReadsText):
     def read_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Returns tokens (b m) and which of them are there (b m) of texts; raises DataError for a
         word that the tokenizer does not know."""
-        length = self.config.text_length
+        length = self.config.prompt_length
         tokens, mask = self.tokenizer(list(texts), padding="right", length=length, pad_to=length)
         unknown = self.tokenizer.special_id("unk")
+        if unknown == self.tokenizer.special_id("eos"):  # CLIP's, which has tokens for all bytes
+            unknown = None
         for row, text in zip(tokens.tolist(), texts, strict=True):
             if unknown is not None and unknown in row:
                 raise DataError(
                     f"The prompt {text!r} holds a word that this model has no token for."
                 )
         empty = ~mask.any(-1)
-        if not self.config.text_pads and bool(empty.any()):
+        if self.config.text_length and not self.config.text_pads and bool(empty.any()):
             none, seen = self.prompt.no_text(len(tokens))
             tokens = torch.where(empty[:, None], none.cpu(), tokens)
             mask = torch.where(empty[:, None], seen.cpu(), mask)
@@ -229,10 +234,10 @@ class GeneratorVerbs(ReadsText):
         seed, found = wanted.seed, []
         for start in range(0, len(prompts), batch_size):
             part = prompts[start : start + batch_size]
-            more = self._more(len(part), image, features)
+            more = self._more(len(part), image, features) | self._measures(len(part), wanted)
             asked = self.condition(part, **more)
             # of nothing as much is seen as of the prompt, where it stands before the codes
-            shared = {"source"} if self.config.memory else {"features_mask"}
+            shared = {"measures", "source" if self.config.memory else "features_mask"}
             kept = {name: value for name, value in more.items() if name in shared}
             nothing = self._nothing(len(part), wanted, kept)
             if seed is not None:  # another batch is other pictures
@@ -257,6 +262,18 @@ class GeneratorVerbs(ReadsText):
                 raise ConfigError("image: this model enlarges a picture; give it one.")
             more["source"] = self._codes_of(image, "source").expand(batch, -1).to(self.device)
         return more
+
+    def _measures(self, batch: int, wanted: DrawOptions) -> dict[str, Tensor]:
+        """Returns the numbers that the picture is told by (b q), where not all are the model's."""
+        usual = self.config.measures
+        for name in wanted.measures:
+            if name not in usual:
+                known = f"It is told by {', '.join(usual) or 'none'}."
+                raise ConfigError(f"measures: no {name!r} here.{hint(name, usual, known)}")
+        if not wanted.measures:
+            return {}
+        told = [float({**usual, **wanted.measures}[name]) for name in usual]
+        return {"measures": torch.tensor(told, device=self.device).expand(batch, -1)}
 
     def _nothing(self, batch: int, wanted: DrawOptions, more: dict[str, Any]) -> Condition | None:
         if wanted.guidance == 1.0:

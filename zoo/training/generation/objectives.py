@@ -92,13 +92,11 @@ class CodesObjective(TokenObjective):
     def asked(self, batch: Batch, drop: Tensor) -> dict[str, Tensor]:
         """Returns what the model is asked (b …), and of samples to `drop` (b) nothing."""
         config = self.model.config
+        if config.reader is not None:
+            said = ["" if out else text for text, out in zip(batch["captions"], drop.tolist())]
+            return {"text": self._read(said)[0]}
         if config.text_length:
-            for text in set(batch["captions"]) - self.texts.keys():
-                tokens, mask = self.model.read_text([text])
-                self.texts[text] = tokens[0], mask[0]
-            tokens, mask = (
-                torch.stack(x) for x in zip(*(self.texts[t] for t in batch["captions"]))
-            )
+            tokens, mask = self._read(batch["captions"])
             none, seen = self.model.prompt.no_text(len(tokens))
             return {
                 "text": torch.where(drop[:, None], none, tokens),
@@ -107,6 +105,14 @@ class CodesObjective(TokenObjective):
         if config.classes:
             return {"labels": torch.where(drop, config.classes, batch["labels"])}
         return {}
+
+    def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Returns the tokens of texts (b m) and which are there; each text is read once."""
+        for text in set(texts) - self.texts.keys():
+            tokens, mask = self.model.read_text([text])
+            self.texts[text] = tokens[0], mask[0]
+        tokens, mask = (torch.stack(x) for x in zip(*(self.texts[text] for text in texts)))
+        return tokens, mask
 
     def dropped(self, seeds: Tensor) -> Tensor:
         """Returns whose prompts are left out (b); none when measuring."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +47,10 @@ class Format:
             their config within themselves and name no model type.
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
+        config: the name of its config.json (`model_index.json` of a pipeline).
+        parts: of a model in several files: what goes before the names of each -> file. `file` is
+            nothing then.
+        texts: the folder of the tokenizer's files.
     """
 
     name: str
@@ -61,6 +65,9 @@ class Format:
     classes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     marker: str | None = None
+    config: str = "config.json"
+    parts: Mapping[str, str] = field(default_factory=dict)
+    texts: str = ""
 
 
 _REGISTERED: list[tuple[Format, str]] = []

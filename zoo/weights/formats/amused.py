@@ -1,0 +1,459 @@
+"""aMUSEd as diffusers stores it: its transformer alone (`UVit2DModel`), or the whole pipeline
+(`AmusedPipeline`), a folder of folders.
+
+| folder       | class                         | here      |
+|--------------|-------------------------------|-----------|
+| transformer  | `UVit2DModel`                 | the model |
+| vqvae        | `VQModel`, pixels in [0, 1]   | `visual`  |
+| text_encoder | `CLIPTextModelWithProjection` | `reader`  |
+| scheduler    | `AmusedScheduler`             | `sampling`|
+| tokenizer    | `CLIPTokenizer`               |           |
+
+The two attentions of an outer block both read the prompt; their norms' epsilon is fixed. In the
+middle two norms of a block are RMS norms and the third, before the feed-forward, is a layer norm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+from zoo.errors import ConfigError
+from zoo.registry import resolve, to_mapping
+from zoo.weights.formats import Format, vqgan
+from zoo.weights.formats import hf_clip_text as clip
+from zoo.weights.formats.keys import Keys, differences, show
+from zoo.weights.map import (
+    Fuse,
+    Rename,
+    Reshape,
+    Rule,
+    Squeeze,
+    Step,
+    SwapHalves,
+    Transpose,
+    WeightMap,
+)
+
+__all__ = ["FORMATS"]
+
+NAME, PIPELINE = "diffusers-uvit2d", "diffusers-amused"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+TRANSFORMER, VISUAL, READER, SCHEDULER = (
+    f"{folder}config.json"
+    for folder in ("transformer/", "vqvae/", "text_encoder/", "scheduler/scheduler_")
+)
+MEASURES = ("width", "height", "top", "left", "score")  # in the order of the pipeline
+SCORE = 6  # out of ten, which the pipeline asks for
+FIXED_EPS = 1e-6
+
+
+# -- configs ---------------------------------------------------------------------------------------
+
+
+def read_transformer(content: dict[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
+    """Returns our node of a `UVit2DModel`'s config.json; it has codes alone."""
+    keys = Keys(content)
+    bias, eps = keys.take("use_bias", False), keys.take("layer_norm_eps", 1e-6, float)
+    outer, inner = keys.take("block_out_channels", 768), keys.take("hidden_size", 1024)
+    waves = keys.take("micro_cond_encode_dim", 256)
+    keys.only("micro_cond_embed_dim", len(MEASURES) * waves)
+    halved = keys.take("downsample", False)
+    keys.only("upsample", halved)
+    keys.only("ln_elementwise_affine", True)
+    keys.only("hidden_dropout", 0.0)
+    keys.only("attention_dropout", 0.0)
+    side = keys.take("sample_size", 64)
+    norm = {"kind": "rms", "eps": eps}
+    stem = _stem(
+        width=outer,
+        blocks=keys.take("num_res_blocks", 3),
+        heads=keys.take("block_num_heads", 12),
+        norm=norm,
+        bias=bias,
+    )
+    heads = {"kind": "multihead", "qkv_bias": bias, "out_bias": bias}
+    heads["heads"] = keys.take("num_attention_heads", 16)
+    middle = {
+        "kind": "transformer",
+        "depth": keys.take("num_hidden_layers", 22),
+        "width": inner,
+        "norm": {"kind": "adaptive", "norm": norm, "bias": bias},
+        "outer_norm": norm,
+        "feedforward_norm": {
+            "kind": "adaptive",
+            "norm": {"kind": "layer", "eps": eps, "bias": bias},
+            "bias": bias,
+        },
+        "attention": heads,
+        "cross_attention": heads,
+        "feedforward": {
+            "kind": "gated",
+            "activation": "gelu",
+            "hidden": keys.take("intermediate_size", 2816),
+            "bias": bias,
+        },
+    }
+    node = {
+        "codes": keys.take("codebook_size", 8192),
+        "code_rows": keys.take("vocab_size", 8256),
+        "grid": [side, side],
+        "features": keys.take("encoder_hidden_size", 768),
+        "features_norm": norm,
+        "pooled": keys.take("cond_embed_dim", 768),
+        "learned_nothing": False,
+        "measures": dict.fromkeys(MEASURES[:2], 0.0) | {"top": 0, "left": 0, "score": SCORE},
+        "measure_width": waves,
+        "prompt_bias": bias,
+        "head_bias": bias,
+        "backbone": {
+            "kind": "u-transformer",
+            "width": keys.take("in_channels", 768),
+            "norm": norm,
+            "bias": bias,
+            "factor": 2 if halved else 1,
+            "down": stem,
+            "middle": middle,
+            "up": stem | {"final_norm": False},
+        },
+        "sampling": {"sampler": "amused", "guidance": 10.0},
+    }
+    keys.ignore("_class_name", "_diffusers_version", "_name_or_path")
+    keys.finish(NAME)
+    return node
+
+
+def _stem(width: int, blocks: int, heads: int, norm: dict[str, Any], bias: bool) -> dict[str, Any]:
+    """Returns the stack on one side of the middle: a convolution, then two readings of the prompt,
+    again and again."""
+    convolution = {
+        "order": ["convolution"],
+        "placement": "post",
+        "memory_map": False,
+        "norm": {"kind": "adaptive", "norm": None, "bias": bias},
+    }
+    reading = {"norm": {"kind": "rms", "eps": FIXED_EPS}}
+    cross = {"kind": "multihead", "heads": heads, "qkv_bias": bias, "out_bias": bias}
+    return {
+        "kind": "transformer",
+        "depth": 2 * blocks,
+        "width": width,
+        "norm": norm,
+        "order": ["cross_attention", "cross_attention"],
+        "attention": cross,
+        "cross_attention": cross,
+        "memory_map": False,
+        "convolution": {
+            "kind": "grid",
+            "bias": bias,
+            "norm": norm,
+            "feedforward": {
+                "kind": "mlp",
+                "bias": bias,
+                "inner_norm": {"kind": "response"},
+            },
+        },
+        "layers": [convolution, reading],
+    }
+
+
+def _mapped(node: dict[str, Any]) -> dict[str, Any]:
+    """Returns the node with maps of the memory where its two widths differ."""
+    backbone = node["backbone"]
+    for name in ("down", "up"):
+        differs = backbone[name]["width"] != backbone["middle"]["width"]
+        backbone[name] = backbone[name] | {"memory_map": differs}
+    return node
+
+
+def read_alone(content: dict[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
+    """Returns our node of a transformer without its tokenizer, told a square of 16 times its
+    codes."""
+    node = _mapped(read_transformer(content, names))
+    side = float(16 * node["grid"][0])
+    node["measures"] |= {"width": side, "height": side}
+    return node
+
+
+def read_pipeline(content: dict[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
+    """Returns our node of a pipeline's folders, whose configs lie in `content` by their names."""
+    missing = [name for name in (TRANSFORMER, VISUAL, READER) if name not in content]
+    if missing:
+        raise ConfigError(f"model_index.json: the pipeline's folder lacks {missing[0]}.")
+    node = _mapped(read_transformer(content[TRANSFORMER]))
+    visual = vqgan.read_diffusers(content[VISUAL])
+    codes, (rows, columns) = node.pop("codes"), node.pop("grid")
+    if visual["quantizer"]["size"] != codes:
+        raise ConfigError(
+            f"{TRANSFORMER}: 'codebook_size' is {codes}, and the tokenizer has "
+            f"{visual['quantizer']['size']} codes."
+        )
+    step = 2 ** (len(visual["encoder"]["multipliers"]) - 1)
+    image = [rows * step, columns * step]
+    visual |= {"kind": "visual-codes", "span": [0.0, 1.0], "image": image}
+    reader = clip.read_config(content[READER])
+    if not reader["projection"]:
+        raise ConfigError(f"{READER}: the pipeline reads a {clip.PROJECTED}.")
+    scheduler = Keys(content.get(SCHEDULER, {}), SCHEDULER)
+    scheduler.only("mask_token_id", node["code_rows"] - 1)
+    schedule = scheduler.take("masking_schedule", "cosine", str)
+    if schedule != "cosine":
+        node["sampling"]["schedule"] = schedule
+    node["measures"] |= {"width": float(image[1]), "height": float(image[0])}
+    return {
+        **node,
+        "visual": visual,
+        "image": image,
+        "reader": {"kind": "masked-lm", **reader},
+        "reader_layer": -2,
+        "features_length": reader["backbone"]["length"],
+    }
+
+
+def write_transformer(config: Any) -> dict[str, Any]:
+    """Returns a `UVit2DModel`'s config.json; raises ConfigError for what it cannot say."""
+    backbone = config.backbone
+    if backbone.zoo_kind != "u-transformer" or not config.pooled or not config.features:
+        raise ConfigError(f"Format {NAME!r} holds a u-transformer that reads features and pooled.")
+    down, middle = backbone.down, backbone.middle
+    return {
+        "_class_name": "UVit2DModel",
+        "hidden_size": middle.width,
+        "use_bias": backbone.bias,
+        "hidden_dropout": 0.0,
+        "cond_embed_dim": config.pooled,
+        "micro_cond_encode_dim": config.measure_width,
+        "micro_cond_embed_dim": config.measure_width * len(config.measures),
+        "encoder_hidden_size": config.features,
+        "vocab_size": config.rows,
+        "codebook_size": config.codebook,
+        "in_channels": backbone.width,
+        "block_out_channels": down.width,
+        "num_res_blocks": down.depth // 2,
+        "downsample": backbone.factor == 2,
+        "upsample": backbone.factor == 2,
+        "block_num_heads": down.cross_attention.shape(down.width)[0],
+        "num_hidden_layers": middle.depth,
+        "num_attention_heads": middle.attention.shape(middle.width)[0],
+        "attention_dropout": 0.0,
+        "intermediate_size": middle.feedforward.inner(middle.width),
+        "layer_norm_eps": backbone.norm.eps,
+        "ln_elementwise_affine": True,
+        "sample_size": config.shape[0],
+    }
+
+
+def write_alone(config: Any) -> dict[str, Any]:
+    """Returns the config.json of a model without a tokenizer of pictures."""
+    if config.visual is not None or config.reader is not None:
+        raise ConfigError(f"Format {NAME!r} holds the transformer alone; take {PIPELINE!r}.")
+    public = write_transformer(config)
+    _refuse_what_is_lost(NAME, config, read_alone(public))
+    return public
+
+
+def write_pipeline(config: Any) -> dict[str, Any]:
+    """Returns model_index.json and the configs of its folders."""
+    if config.visual is None or config.reader is None:
+        missing = "visual" if config.visual is None else "reader"
+        raise ConfigError(f"{missing}: format {PIPELINE!r} holds a whole pipeline.")
+    if tuple(config.visual.span) != (0.0, 1.0):
+        raise ConfigError(f"visual.span: format {PIPELINE!r} sees pixels as they are, in [0, 1].")
+    ordinary = dataclasses.replace(config.visual, span=(-1.0, 1.0))
+    public = {
+        "_class_name": "AmusedPipeline",
+        "scheduler": ["diffusers", "AmusedScheduler"],
+        "text_encoder": ["transformers", clip.PROJECTED],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "transformer": ["diffusers", "UVit2DModel"],
+        "vqvae": ["diffusers", "VQModel"],
+        TRANSFORMER: write_transformer(config),
+        VISUAL: vqgan.write_diffusers(ordinary),
+        READER: clip.write_config(config.reader),
+        SCHEDULER: {
+            "_class_name": "AmusedScheduler",
+            "mask_token_id": config.rows - 1,
+            "masking_schedule": config.sampling.get("schedule", "cosine"),
+        },
+    }
+    _refuse_what_is_lost(PIPELINE, config, read_pipeline(public))
+    return public
+
+
+# What is of the person and not of the model, what the parts' own formats have checked, what is not
+# of the numbers.
+UNSAID = (
+    "weights", "card", "labels", "tokenizer", "visual", "reader", "sampling", "vocabulary",
+    "backbone.init_std", "bases",
+)  # fmt: skip
+
+
+def _refuse_what_is_lost(name: str, config: Any, node: dict[str, Any]) -> None:
+    back = to_mapping(resolve("model", {"kind": "generator", **node}))
+    ours = to_mapping(config)
+    lost = [p for p in differences(_alike(ours), _alike(back)) if not p.startswith(UNSAID)]
+    if lost:
+        value: Any = ours
+        for key in lost[0].split("."):
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        raise ConfigError(
+            f"Format {name!r} has no word for {lost[0]} = {show(value)}; format 'zoo' holds every "
+            "model."
+        )
+
+
+def _alike(plain: dict[str, Any]) -> dict[str, Any]:
+    """Returns the plain config without what is another way to write the same."""
+    backbone = {**plain["backbone"]}
+    for name in ("down", "middle", "up"):
+        stack = {**backbone[name], "init_std": None, "checkpoint": None}
+        for part in ("attention", "cross_attention"):
+            stack[part] = {**(stack[part] or {}), "kernel": None}
+        if name != "middle":
+            stack["attention"] = stack["feedforward"] = None  # it has none
+        backbone[name] = stack
+    return {**plain, "backbone": backbone}
+
+
+# -- weights ---------------------------------------------------------------------------------------
+
+
+def transformer_rows(config: Any) -> list[Rule]:
+    """Returns the rows of the transformer's file."""
+    backbone = config.backbone
+    flat, outer = Squeeze(2, 3), backbone.down.width
+    rows: list[Rule] = [
+        *_linear("encoder_proj", "prompt.project", config.prompt_bias),
+        Rename("encoder_proj_layer_norm.weight", "prompt.features_norm.weight"),
+        *_linear("cond_embed.linear_1", "prompt.vector.up", config.prompt_bias),
+        *_linear("cond_embed.linear_2", "prompt.vector.down", config.prompt_bias),
+        Rename("embed.embeddings.weight", "embedding.table.weight"),
+        Rename("embed.layer_norm.weight", "backbone.input_norm.weight"),
+        *_linear("embed.conv", "backbone.input", backbone.bias, flat),
+        *_stem_rows("down_block.", "backbone.down.", backbone.down),
+        Rename("project_to_hidden_norm.weight", "backbone.down.final_norm.weight"),
+        *_linear("project_to_hidden", "backbone.widen", backbone.bias),
+        *(_middle_rows(backbone.bias) if backbone.middle.depth else ()),
+        Rename("project_from_hidden_norm.weight", "backbone.middle.final_norm.weight"),
+        *_linear("project_from_hidden", "backbone.narrow", backbone.bias),
+        *_stem_rows("up_block.", "backbone.up.", backbone.up),
+        *_linear("mlm_layer.conv1", "backbone.output", backbone.bias, flat),
+        Rename("mlm_layer.layer_norm.weight", "backbone.output_norm.weight"),
+        *_linear("mlm_layer.conv2", "head", config.head_bias, flat),
+    ]
+    if backbone.factor == 2:
+        block = Reshape((outer, outer, 2, 2), (outer, 4 * outer))
+        rows += [
+            Rename("down_block.downsample.norm.weight", "backbone.shrink.norm.weight"),
+            *_linear("down_block.downsample.conv", "backbone.shrink.map", backbone.bias, block),
+            Rename("up_block.upsample.norm.weight", "backbone.grow.norm.weight"),
+            Rename("up_block.upsample.conv.weight", "backbone.grow.map.weight", block, Transpose()),
+        ]
+        if backbone.bias:
+            rows.append(Rename("up_block.upsample.conv.bias", "backbone.grow.bias"))
+    return rows
+
+
+def _linear(theirs: str, ours: str, bias: bool, *steps: Step) -> list[Rule]:
+    rows: list[Rule] = [Rename(f"{theirs}.weight", f"{ours}.weight", *steps)]
+    return [*rows, Rename(f"{theirs}.bias", f"{ours}.bias")] if bias else rows
+
+
+def _attention(theirs: str, ours: str, bias: bool, cross: bool) -> list[Rule]:
+    rows: list[Rule] = []
+    for end in ("weight", "bias") if bias else ("weight",):
+        query, key, value = (f"{theirs}to_{name}.{end}" for name in "qkv")
+        if cross:
+            rows += [Rename(query, f"{ours}q.{end}"), Fuse([key, value], f"{ours}kv.{end}")]
+        else:
+            rows.append(Fuse([query, key, value], f"{ours}qkv.{end}"))
+        rows.append(Rename(f"{theirs}to_out.0.{end}", f"{ours}out.{end}"))
+    return rows
+
+
+def _stem_rows(theirs: str, ours: str, stack: Any) -> list[Rule]:
+    bias, rows = stack.cross_attention.qkv_bias, []
+    for index in range(stack.depth // 2):
+        block, layer = f"{theirs}res_blocks.{index}.", f"{ours}layers.{2 * index}."
+        inner = f"{layer}convolution.feedforward."
+        rows += [
+            *_linear(f"{block}depthwise", f"{layer}convolution.depthwise", False, Squeeze(1)),
+            Rename(f"{block}norm.weight", f"{layer}convolution.norm.weight"),
+            *_linear(f"{block}channelwise_linear_1", f"{inner}up", bias),
+            Rename(f"{block}channelwise_norm.gamma", f"{inner}inner_norm.weight", Squeeze(0, 1, 2)),
+            Rename(f"{block}channelwise_norm.beta", f"{inner}inner_norm.bias", Squeeze(0, 1, 2)),
+            *_linear(f"{block}channelwise_linear_2", f"{inner}down", bias),
+            *_linear(f"{block}cond_embeds_mapper", f"{layer}convolution_norm.map", bias),
+        ]
+        if bias:
+            rows.append(Rename(f"{block}depthwise.bias", f"{layer}convolution.depthwise.bias"))
+        block, layer = f"{theirs}attention_blocks.{index}.", f"{ours}layers.{2 * index + 1}."
+        if stack.memory_map:
+            rows += _linear(f"{block}kv_mapper", f"{layer}memory_map", bias)
+        for number, name in ((1, "cross_attention"), (2, "cross_attention_2")):
+            rows.append(Rename(f"{block}norm{number}.weight", f"{layer}{name}_norm.weight"))
+            rows += _attention(f"{block}attn{number}.", f"{layer}{name}.", bias, cross=True)
+    return rows
+
+
+def _middle_rows(bias: bool) -> list[Rule]:
+    theirs, ours = "transformer_layers.*.", "backbone.middle.layers.*."
+    rows: list[Rule] = []
+    for number, name in ((1, "attention"), (2, "cross_attention"), (3, "feedforward")):
+        rows += _linear(f"{theirs}norm{number}.linear", f"{ours}{name}_norm.map", bias)
+        rows += _linear(
+            f"{theirs}norm{number}.norm", f"{ours}{name}_norm.norm", bias and number == 3
+        )
+    rows += _attention(f"{theirs}attn1.", f"{ours}attention.", bias, cross=False)
+    rows += _attention(f"{theirs}attn2.", f"{ours}cross_attention.", bias, cross=True)
+    up, down = f"{ours}feedforward.gate_up", f"{ours}feedforward.down"
+    rows.append(Rename(f"{theirs}ff.net.0.proj.weight", f"{up}.weight", SwapHalves()))
+    if bias:
+        rows.append(Rename(f"{theirs}ff.net.0.proj.bias", f"{up}.bias", SwapHalves()))
+    return [*rows, *_linear(f"{theirs}ff.net.2", down, bias)]
+
+
+def alone_map(config: Any) -> WeightMap:
+    """Returns the table of a transformer's file."""
+    return WeightMap(transformer_rows(config))
+
+
+def pipeline_map(config: Any) -> WeightMap:
+    """Returns the table of the three files together."""
+    visual = vqgan.weight_map(config.visual, vqgan.DIFFUSERS)
+    reader = clip.weight_map(config.reader)
+    return (
+        alone_map(config).under("transformer.", "")
+        + visual.under("vqvae.", "visual.")
+        + reader.under("text_encoder.", "reader.")
+    )
+
+
+FORMATS = (
+    Format(
+        NAME,
+        "generator",
+        read_alone,
+        write_alone,
+        alone_map,
+        class_names=("UVit2DModel",),
+        file=WEIGHTS,
+    ),
+    Format(
+        PIPELINE,
+        "generator",
+        read_pipeline,
+        write_pipeline,
+        pipeline_map,
+        class_names=("AmusedPipeline",),
+        companions=(TRANSFORMER, VISUAL, READER, SCHEDULER),
+        config="model_index.json",
+        parts={
+            "transformer.": f"transformer/{WEIGHTS}",
+            "vqvae.": f"vqvae/{WEIGHTS}",
+            "text_encoder.": "text_encoder/model.safetensors",
+        },
+        texts="tokenizer",
+    ),
+)
