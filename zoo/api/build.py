@@ -142,14 +142,20 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     public = chosen.write_config(config)
     state = chosen.weight_map(config).export(weights)
-    save_weights(state, folder / chosen.file, metadata={"format": "pt"})
+    for prefix, file in (chosen.parts or {"": chosen.file}).items():
+        before = f"{prefix}." if prefix else ""
+        part = {n.removeprefix(before): t for n, t in state.items() if n.startswith(before)}
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        save_weights(part, folder / file, metadata={"format": "pt"})
     for name in chosen.companions:
         if name in public:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / name, json.dumps(public.pop(name), indent=2) + "\n")
-    write_text(folder / "config.json", json.dumps(public, indent=2) + "\n")
+    write_text(folder / chosen.config, json.dumps(public, indent=2) + "\n")
     if hasattr(model, "write_files"):
-        model.write_files(folder)
+        texts = folder / chosen.texts
+        texts.mkdir(exist_ok=True)
+        model.write_files(texts)
     return folder
 
 

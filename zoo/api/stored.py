@@ -72,10 +72,13 @@ def find_stored(
     weights: Any
     if parsed.scheme:
         folder = _folder_of(parsed)
-        weights = open_weights(folder, allow_pickle=allow_pickle)
         format_name = _format_of(folder, allow_pickle)
-        if format_name != "zoo":
-            weights = find_format(format_name, typed.zoo_kind).weight_map(typed).load(weights)
+        if format_name == "zoo":
+            weights = open_weights(folder, allow_pickle=allow_pickle)
+        else:
+            chosen = find_format(format_name, typed.zoo_kind)
+            weights = chosen.weight_map(typed).load(_open(folder, chosen.parts, allow_pickle))
+            folder = folder / chosen.texts
     else:
         _warn_of_licence(parsed, typed)
         weights, folder = tag_weights(parsed, typed, allow_pickle)
@@ -191,9 +194,9 @@ def _public_config(folder: Path, allow_pickle: bool) -> dict[str, Any]:
     """Returns the config that lies in a folder, or that its only checkpoint holds within itself."""
     from zoo.hub.config import read_hub_config
 
-    file = folder / "config.json"
-    if file.is_file():
-        return read_hub_config(file, foreign=True)
+    for file in (folder / "config.json", folder / "model_index.json"):  # a model, a pipeline
+        if file.is_file():
+            return read_hub_config(file, foreign=True)
     pickles = [path for path in folder.iterdir() if path.suffix in (".pt", ".pth", ".ckpt")]
     if len(pickles) == 1 and allow_pickle:
         from zoo.weights.pickles import read_settings
@@ -234,18 +237,27 @@ def tag_weights(parsed: Name, typed: Any, allow_pickle: bool = False) -> tuple[A
     tag = typed.weights[parsed.tag] if parsed.tag else next(iter(typed.weights.values()))
     folder = _folder_of_tag(tag)
     weights: Any
-    if tag.files:  # a model in several files: each one's names under a prefix of its own
-        weights = {}
-        for prefix, file in tag.files.items():
-            found = open_weights(folder / file, allow_pickle=allow_pickle)
-            weights |= {f"{prefix}.{name}": tensor for name, tensor in found.items()}
+    if tag.files:
+        weights = _open(folder, tag.files, allow_pickle)
     else:
         path = folder if tag.folder is not None else folder / tag.file
         weights = open_weights(path, allow_pickle=allow_pickle)
         folder = path if path.is_dir() else path.parent
     if tag.format != "zoo":
-        weights = find_format(tag.format, typed.zoo_kind).weight_map(typed).load(weights)
+        chosen = find_format(tag.format, typed.zoo_kind)
+        weights, folder = chosen.weight_map(typed).load(weights), folder / chosen.texts
     return weights, folder
+
+
+def _open(folder: Path, files: Mapping[str, str], allow_pickle: bool) -> Mapping[str, Any]:
+    """Returns the tensors of a folder; of a model in several files each one's names under a prefix
+    of its own."""
+    from zoo.weights.files import open_weights
+
+    if not files:
+        return open_weights(folder, allow_pickle=allow_pickle)
+    found = {prefix: open_weights(folder / file, allow_pickle) for prefix, file in files.items()}
+    return {f"{prefix}.{name}": tensor for prefix, f in found.items() for name, tensor in f.items()}
 
 
 def _folder_of_tag(tag: Any) -> Path:

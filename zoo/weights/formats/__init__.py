@@ -48,8 +48,8 @@ class Format:
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
         config: the name of its config.json (`model_index.json` of a pipeline).
-        parts: of a model in several files: what goes before the names of each -> file. `file` is
-            nothing then.
+        parts: of a model in several files: what goes before the names of each (and a dot) -> file.
+            `file` says nothing then.
         texts: the folder of the tokenizer's files.
     """
 

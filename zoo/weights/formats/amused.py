@@ -284,15 +284,16 @@ def write_pipeline(config: Any) -> dict[str, Any]:
 # What is of the person and not of the model, what the parts' own formats have checked, what is not
 # of the numbers.
 UNSAID = (
-    "weights", "card", "labels", "tokenizer", "visual", "reader", "sampling", "vocabulary",
+    "weights", "card", "labels", "tokenizer", "visual.", "reader.", "sampling", "vocabulary",
     "backbone.init_std", "bases",
 )  # fmt: skip
 
+UNSAID_OF_A_BLOCK = ("layers", "init_std", "checkpoint")
+
 
 def _refuse_what_is_lost(name: str, config: Any, node: dict[str, Any]) -> None:
-    back = to_mapping(resolve("model", {"kind": "generator", **node}))
-    ours = to_mapping(config)
-    lost = [p for p in differences(_alike(ours), _alike(back)) if not p.startswith(UNSAID)]
+    ours, back = _alike(config), _alike(resolve("model", {"kind": "generator", **node}))
+    lost = [path for path in differences(ours, back) if not path.startswith(UNSAID)]
     if lost:
         value: Any = ours
         for key in lost[0].split("."):
@@ -303,17 +304,20 @@ def _refuse_what_is_lost(name: str, config: Any, node: dict[str, Any]) -> None:
         )
 
 
-def _alike(plain: dict[str, Any]) -> dict[str, Any]:
+def _alike(config: Any) -> dict[str, Any]:
     """Returns the plain config without what is another way to write the same."""
-    backbone = {**plain["backbone"]}
+    plain = to_mapping(config)
     for name in ("down", "middle", "up"):
-        stack = {**backbone[name], "init_std": None, "checkpoint": None}
-        for part in ("attention", "cross_attention"):
-            stack[part] = {**(stack[part] or {}), "kernel": None}
-        if name != "middle":
-            stack["attention"] = stack["feedforward"] = None  # it has none
-        backbone[name] = stack
-    return {**plain, "backbone": backbone}
+        stack = getattr(config.backbone, name)
+        blocks = [to_mapping(stack.block(index), omit=UNSAID_OF_A_BLOCK) for index in range(2)]
+        for block in blocks:
+            for part in ("attention", "cross_attention"):
+                block[part] = block[part] and {**block[part], "kernel": None}
+            if name != "middle":
+                block["attention"] = block["feedforward"] = None  # it has none
+        kept = to_mapping(stack, omit=("layers", "attention", "cross_attention", "feedforward"))
+        plain["backbone"][name] = {**kept, "init_std": None, "checkpoint": None, "blocks": blocks}
+    return plain
 
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -450,9 +454,9 @@ FORMATS = (
         companions=(TRANSFORMER, VISUAL, READER, SCHEDULER),
         config="model_index.json",
         parts={
-            "transformer.": f"transformer/{WEIGHTS}",
-            "vqvae.": f"vqvae/{WEIGHTS}",
-            "text_encoder.": "text_encoder/model.safetensors",
+            "transformer": f"transformer/{WEIGHTS}",
+            "vqvae": f"vqvae/{WEIGHTS}",
+            "text_encoder": "text_encoder/model.safetensors",
         },
         texts="tokenizer",
     ),
