@@ -477,26 +477,3 @@ def test_a_load_is_no_slower_than_a_bare_map_and_copy(big_files, how, file):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["ours"] <= 1.15 * found["bare"], found
-
-
-def test_a_list_of_parameters_is_filled_by_its_holder():
-    """As the tables of a grid's axes are, of a model whose tokenizer alone has weights."""
-
-    class Tables(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.axes = nn.ParameterList(nn.Parameter(torch.empty(2, 3)) for _ in range(2))
-
-        def reset_parameters(self):
-            for number, table in enumerate(self.axes):
-                nn.init.constant_(table, number + 1.0)
-
-    with torch.device("meta"):
-        net = nn.Sequential(Tables(), nn.Linear(3, 3))
-    state = {
-        "1.weight": torch.zeros(3, 3),
-        "1.bias": torch.zeros(3),
-        "0.axes.0": torch.ones(2, 3) * 7,
-    }
-    load_into(net, state, fresh={"0.axes.1"})
-    assert [float(table.mean()) for table in net[0].axes] == [7.0, 2.0]

@@ -93,7 +93,7 @@ def load_into(
     where = torch.device(device) if device is not None else None
     tensors = _read_all(slots, fitted, dtype, where, copy)
     new = [slot for name, slot in slots.items() if name not in tensors]
-    _initialise(module, new, init, dtype or _one_dtype(tensors.values()), where)
+    _initialise(new, init, dtype or _one_dtype(tensors.values()), where)
     for name, tensor in tensors.items():
         slots[name].put(tensor)
     _reset_buffers(module, where)
@@ -142,25 +142,16 @@ def _read(
 
 
 def _initialise(
-    module: nn.Module,
     new: list[Slot],
     init: Callable[[nn.Module], None] | None,
     dtype: torch.dtype | None,
     device: torch.device | None,
 ) -> None:
     """Give memory to the tensors that the file does not have, then let their modules fill it."""
-    # A list of parameters is filled by the module that holds it.
-    lists = {
-        child: part
-        for part in module.modules()
-        for child in part.children()
-        if isinstance(child, nn.ParameterList)
-    }
     owners: dict[nn.Module, list[str]] = {}
     for slot in new:
         if slot.tensor.is_meta:
-            owner = slot.places[0][0]
-            owners.setdefault(lists.get(owner, owner), []).append(slot.name)
+            owners.setdefault(slot.places[0][0], []).append(slot.name)
             slot.put(_empty(slot.tensor, dtype, device))
         elif device is not None:
             slot.put(slot.tensor.detach().to(device))
