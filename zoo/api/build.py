@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.api.describe import node_config
-from zoo.api.stored import find_stored, over_bases
+from zoo.api.stored import find_stored, over_bases, read_base_files
 from zoo.errors import ConfigError, UnknownName
 from zoo.registry import parse_name
 from zoo.registry.suggest import hint
@@ -95,6 +95,7 @@ def load(
         )
     if hasattr(model, "read_files"):  # a tokenizer's, beside the weights
         model.read_files(found.folder)
+    read_base_files(model, found.config.bases, allow_pickle)
     if compile and not hasattr(model, "fixed_scores"):
         raise ConfigError(f"{name!r} is no decoder of text, and compile serves those alone.")
     model.eval().compiled = compile
@@ -128,6 +129,7 @@ def save(
         return save_native(model, folder, only=None if only is None else _chosen(model, only))
     if only is not None:
         raise ConfigError(f"only: the layout {format!r} holds whole models.")
+    from zoo.weights.bases import covered
     from zoo.weights.files import save_weights
     from zoo.weights.formats import find_format, public_format
 
@@ -141,7 +143,11 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     public = chosen.write_config(config)
-    state = chosen.weight_map(config).export(weights)
+    table = chosen.weight_map(config)
+    elsewhere = [n for n in weights if covered(n, config.bases) and not table.origin(n)]
+    for name in elsewhere:  # a part that the layout does not hold lies with the model it is from
+        del weights[name]
+    state = table.export(weights)
     for prefix, file in (chosen.parts or {"": chosen.file}).items():
         before = f"{prefix}." if prefix else ""
         part = {n.removeprefix(before): t for n, t in state.items() if n.startswith(before)}

@@ -12,12 +12,14 @@ from zoo.api.describe import node_config
 from zoo.errors import ConfigError, UnknownName, WeightsError
 from zoo.registry import Name, parse_name, resolve, to_mapping
 from zoo.registry.overrides import apply_overrides
+from zoo.weights.bases import WHOLE
 
 __all__ = [
     "Stored",
     "find_stored",
     "foreign_config",
     "over_bases",
+    "read_base_files",
     "stored_weights",
     "tag_weights",
 ]
@@ -128,6 +130,14 @@ def over_bases(
         return layered(own, bases, names, lambda name: stored_weights(name, allow_pickle))
     except RecursionError:
         raise ConfigError("bases: the models name each other as bases.") from None
+
+
+def read_base_files(model: Any, bases: Mapping[str, str], allow_pickle: bool = False) -> None:
+    """Tells the parts that bases fill, and that read texts, where their tokenizers' files lie."""
+    for module, base in bases.items():
+        part = None if module == WHOLE else model.get_submodule(module)
+        if getattr(part, "folder", True) is None:  # it reads text, and has none of its own
+            part.read_files(find_stored(parse_name(base), allow_pickle=allow_pickle).folder)
 
 
 def _refuse_local_bases(name: str, bases: Mapping[str, str]) -> None:

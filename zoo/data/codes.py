@@ -7,7 +7,8 @@ A folder holds `train.safetensors` and `test.safetensors`. In a file, `codes` (n
 smallest whole type that holds the codebook; every other tensor is one of the source's, with n
 first (`digits`, `labels`, …); strings are kept once, in the metadata (`strings`: key -> list), and
 a tensor `strings.KEY` (n) says which each sample has. The metadata's `zoo.codes` says what made
-it: tokenizer, fingerprint of its weights, codebook size, source and passes.
+it: tokenizer, fingerprint of its weights, codebook size, source and passes. With `data.reader`,
+`train.features.safetensors` beside it holds what a frozen text model makes of each caption.
 """
 
 # n samples, b batch
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from zoo.data.base import Batch, Data, Dataset
 from zoo.data.draw import seeds_of
+from zoo.data.features import features_of
 from zoo.errors import ConfigError, DataError, WeightsError
 from zoo.registry import build, to_mapping
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["CodesData", "CodesFile", "encode_split", "fingerprint", "write_codes"]
 
 VERSION = 1
-MARK, STRINGS = "zoo.codes", "strings"
+MARK, STRINGS, CAPTIONS = "zoo.codes", "strings", "captions"
 
 
 class CodesFile:
@@ -60,6 +62,7 @@ class CodesFile:
         self.tensors = {name: lazy.view() for name, lazy in file.items()}  # type: ignore[attr-defined]
         self.codebook_size: int = about["codebook_size"]
         self.grid: tuple[int, ...] = tuple(self.tensors["codes"].shape[1:])
+        self.features: dict[str, Tensor] = {}  # of each caption that there is
 
     def __len__(self) -> int:
         return len(self.tensors["codes"])
@@ -73,6 +76,9 @@ class CodesFile:
             if name.startswith(f"{STRINGS}."):
                 key = name.removeprefix(f"{STRINGS}.")
                 found[key] = [self.strings[key][index] for index in values.tolist()]
+                if key == CAPTIONS:
+                    told = values.long()
+                    found |= {name: table[told] for name, table in self.features.items()}
             else:
                 found[name] = values.long() if name == "codes" else values
         return found
@@ -103,6 +109,10 @@ class CodesData:
             encode_split(self.source, name, self.tokenizer, path, self._about(), passes=passes)
         found = CodesFile(path)
         self._check(found, model)
+        if self.config.reader is not None:
+            if CAPTIONS not in found.strings:
+                raise ConfigError("data.reader: this data has no captions that it could read.")
+            found.features = features_of(found.strings[CAPTIONS], path, self.config)
         return found
 
     def _check(self, found: CodesFile, model: Any) -> None:

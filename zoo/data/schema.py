@@ -92,6 +92,14 @@ class CodesConfig(DataConfig):
     passes: int = setting(
         1, "times that training samples are encoded, each with other random changes", low=1
     )
+    reader: str | None = setting(
+        None, "a frozen text model (t5-small, dir:…) whose features of the captions are kept too"
+    )
+    reader_layer: int | None = setting(
+        None, "which of its blocks they are from; null is the norm after the last"
+    )
+    reader_length: int = setting(77, "tokens that a caption is cut or filled up to", low=1)
+    reader_masks: bool = setting(True, "whether places without a token are not read (T5)")
 
 
 @kind("data", "image-folder", builds="zoo.data.folder:ImageFolderData")

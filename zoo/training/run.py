@@ -128,7 +128,7 @@ def _with_labels(config: ExperimentConfig, data: Any) -> ExperimentConfig:
 
 def _model(config: ExperimentConfig) -> nn.Module:
     """Returns the model with the weights that the run starts from, equal in every process."""
-    from zoo.api.stored import over_bases
+    from zoo.api.stored import over_bases, read_base_files
     from zoo.models.base import build_empty, initialise, seeded
     from zoo.models.tuning import tuning_names
     from zoo.weights.bases import covered
@@ -146,6 +146,7 @@ def _model(config: ExperimentConfig) -> nn.Module:
         model.load_report = load_into(
             model, weights, partial=config.partial, fresh=fresh, dtype=torch.float32, copy=True
         )
+    read_base_files(model, bases)
     return model
 
 

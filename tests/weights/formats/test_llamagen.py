@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import zoo
 from tests.weights.formats.parity import TOLERANCE, distance
-from zoo.errors import ConfigError, DataError
-from zoo.models.base import build_empty
+from zoo.errors import ConfigError, DataError, WeightsError
+from zoo.models.base import build_empty, initialise
 from zoo.models.generator.sample import UNKNOWN, sample
 from zoo.models.generator.schema import draw_options
 from zoo.registry import resolve
@@ -262,3 +262,21 @@ def test_what_the_format_cannot_say_is_refused():
         with pytest.raises(ConfigError, match=message):
             changed = {**node, "backbone": {**node["backbone"], **change}}
             chosen.write_config(resolve("model", changed))
+
+
+@torch.no_grad()
+def test_a_tokenizer_that_lies_elsewhere_is_left_there(tmp_path):
+    """The format holds no pictures' tokenizer: what `bases` name is not written, and not missed."""
+    node = find_format("llamagen", "generator").read_config(C2I)
+    del node["codes"], node["grid"]
+    bases = {"visual": "fsq-digits"}
+    config = resolve("model", {"kind": "generator", **node, "visual": "fsq-digits", "bases": bases})
+    model = initialise(build_empty(config), 0).eval()
+    zoo.save(model, tmp_path, format="llamagen")
+    again = zoo.load(f"dir:{tmp_path}")
+    assert again.config.visual is None and again.config.shape == (8, 8)
+    codes = torch.randint(0, 128, (1, 64))
+    assert torch.equal(again(codes).logits, model(codes).logits)
+    model.config.bases = {}
+    with pytest.raises(WeightsError, match="no place for"):
+        zoo.save(model, tmp_path / "lost", format="llamagen")

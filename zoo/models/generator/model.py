@@ -83,10 +83,12 @@ class Generator(nn.Module, GeneratorVerbs):
         if self.config.reader is None or "text" not in asked:
             return asked
         rest = {key: value for key, value in asked.items() if key not in ("text", "text_mask")}
+        mask = asked.get("text_mask") if self.config.reader_masks else None
         with torch.no_grad():
-            features, pooled = self.reader.read(asked["text"], self.config.reader_layer)
+            features, pooled = self.reader.read(asked["text"], self.config.reader_layer, mask)
         told = {"pooled": pooled} if self.config.pooled else {}
-        return {"features": features, **told, **rest}
+        seen = {} if mask is None else {"features_mask": mask}
+        return {"features": features, **seen, **told, **rest}
 
     def score(
         self,

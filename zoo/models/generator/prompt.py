@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,11 +36,26 @@ class Condition:
 
     def join(self, other: Condition) -> Condition:
         """Returns both as one batch, one below the other."""
+        if self.memory is not None and other.memory is not None:
+            length = max(self.memory.shape[1], other.memory.shape[1])
+            self, other = self._filled(length), other._filled(length)
         pairs = [(getattr(self, name), getattr(other, name)) for name in vars(self)]
         for index, (a, b) in enumerate(pairs):  # without a mask, all is seen
             if (a is None) != (b is None):
                 pairs[index] = (torch.ones_like(b), b) if a is None else (a, torch.ones_like(a))
         return Condition(*(None if a is None else torch.cat([a, b]) for a, b in pairs))
+
+    def _filled(self, length: int) -> Condition:
+        """Returns the same with a memory of so many vectors; those that fill it up are not seen."""
+        assert self.memory is not None
+        room, mask = length - self.memory.shape[1], self.memory_mask
+        if not room:
+            return self
+        mask = (
+            self.memory.new_ones(self.memory.shape[:2], dtype=torch.bool) if mask is None else mask
+        )
+        memory = F.pad(self.memory, (0, 0, 0, room))
+        return replace(self, memory=memory, memory_mask=F.pad(mask, (0, room)))
 
     def select(self, rows: Tensor) -> Condition:
         """Returns the given rows of it; they may repeat."""
@@ -67,7 +82,7 @@ class Prompt(nn.Module):
                 self.project_out = Linear(self.width, self.width, config.prompt_bias, self.std)
             if config.features_norm is not None:
                 self.features_norm = build(config.features_norm, width=self.width)
-            if config.own_nothing:
+            if config.learned_nothing:
                 self.nothing = nn.Parameter(torch.empty(config.features_length, config.features))
         if config.pooled:
             self.vector = PromptVector(config, backbone.reads)
@@ -199,7 +214,7 @@ class PromptVector(nn.Module):
         inputs = config.pooled + len(self.usual) * self.waves
         self.up = Linear(inputs, width, config.prompt_bias, inputs**-0.5)
         self.down = Linear(width, width, config.prompt_bias, width**-0.5)
-        if config.own_nothing:
+        if config.learned_nothing:
             self.nothing = nn.Parameter(torch.empty(config.pooled))
 
     def reset_parameters(self) -> None:

@@ -72,7 +72,12 @@ class GeneratorConfig(ModelConfig):
     reader: ModelConfig | None = part(
         "model", None, "the model that makes features of texts (aMUSEd: CLIP's), frozen"
     )
-    reader_layer: int = setting(-1, "which of its blocks the features are from; -1 is the last")
+    reader_layer: int | None = setting(
+        -1, "which of its blocks the features are from; -1 is the last, null the norm after it"
+    )
+    reader_masks: bool = setting(
+        False, "whether places of a text without a token are neither read nor seen (T5)"
+    )
     # a vector for the whole prompt, which adaptive norms read
     pooled: int | None = setting(
         None, "width of what a text encoder makes of the whole text (aMUSEd)", low=1
@@ -182,18 +187,12 @@ class GeneratorConfig(ModelConfig):
 
     def _check_reader(self) -> None:
         reader: Any = self.reader
-        if reader.zoo_kind != "masked-lm":
+        if not hasattr(reader, "reads_as"):
             raise ConfigError(f"reader: a {reader.zoo_kind} model makes no features of texts.")
-        vector = reader.projection or reader.backbone.width
-        for name, given in (("features", reader.backbone.width), ("pooled", vector)):
+        for name, given in zip(("features", "pooled"), reader.reads_as, strict=True):
             said = getattr(self, name)
             if said != given and (name == "features" or said is not None):
-                raise ConfigError(f"{name}: the reader gives {given} channels, not {said}.")
-
-    @property
-    def own_nothing(self) -> bool:
-        """Whether the features of no prompt are parameters."""
-        return self.learned_nothing and self.reader is None
+                raise ConfigError(f"{name}: the reader gives {given or 0} channels, not {said}.")
 
     @property
     def causal(self) -> bool:

@@ -7,6 +7,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,19 @@ Watch = Callable[[Tensor], None]  # called with the codes (b n) as they come, -1
 
 class GeneratorVerbs(ReadsText):
     """Mixed into the models that draw."""
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer: the config's, or that of the weights' folder, or the reader's."""
+        own = self.config.tokenizer is not None or self.folder is not None
+        return super().tokenizer if own or self.config.reader is None else self.reader.tokenizer
+
+    def write_files(self, folder: Path) -> None:
+        """Writes the tokenizer's files beside the weights; called by zoo.save."""
+        if self.config.reader is not None:
+            with suppress(DataError):
+                _ = self.tokenizer  # opened, it is written as its own
+        super().write_files(folder)
 
     @torch.inference_mode()
     def draw(
@@ -182,10 +198,20 @@ class GeneratorVerbs(ReadsText):
     def condition(self, prompts: Sequence[Any], **more: Any) -> Condition:
         """Returns prompts as the stack reads them; None asks for nothing in particular."""
         config, batch = self.config, len(prompts)
-        if config.reader is not None and "features" not in more:
-            text, _ = self.read_text(["" if prompt is None else prompt for prompt in prompts])
-            return self.prompt(batch, **self.reading({"text": text}), **more)
-        if all(prompt is None for prompt in prompts) or config.features:
+        asks = any(prompt is not None for prompt in prompts)
+        if (
+            config.reader is not None
+            and "features" not in more
+            and (asks or not config.learned_nothing)
+        ):
+            text, mask = self.read_text(["" if prompt is None else prompt for prompt in prompts])
+            told = self.reading({"text": text, "text_mask": mask})
+            return self.prompt(batch, **{**told, **more})
+        if config.features and config.reader is None and asks and "features" not in more:
+            raise ConfigError(
+                "features: this model has no reader of texts; give it what one makes of the prompt."
+            )
+        if not asks or config.features:
             return self.prompt(batch, **more)
         if config.classes:
             return self.prompt(batch, labels=self._labels(prompts), **more)
@@ -236,9 +262,10 @@ class GeneratorVerbs(ReadsText):
             part = prompts[start : start + batch_size]
             more = self._more(len(part), image, features) | self._measures(len(part), wanted)
             asked = self.condition(part, **more)
-            # of nothing as much is seen as of the prompt, where it stands before the codes
-            shared = {"measures", "source" if self.config.memory else "features_mask"}
-            kept = {name: value for name, value in more.items() if name in shared}
+            kept = {name: more[name] for name in ("measures", "source") if name in more}
+            if asked.prefix_mask is not None and wanted.negative is None:
+                # of nothing as much is seen as of the prompt, where it stands before the codes
+                kept["features_mask"] = asked.prefix_mask[:, : self.config.prompt_length]
             nothing = self._nothing(len(part), wanted, kept)
             if seed is not None:  # another batch is other pictures
                 wanted = dataclasses.replace(wanted, seed=seed + start)

@@ -80,13 +80,17 @@ class MaskedLM(nn.Module, MaskedVerbs):
         vectors = self.pool(tokens, self(tokens, mask), mask)
         return F.normalize(vectors, dim=-1) if self.config.embed_unit else vectors
 
-    def read(self, tokens: Tensor, layer: int) -> tuple[Tensor, Tensor]:  # b n -> b n d, b e
+    def read(
+        self, tokens: Tensor, layer: int | None = -1, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:  # b n -> b n d, b e
         """Returns what another model reads of texts: the output of a block (-1 the last one's,
-        before the norm after it) and one vector each, of whatever length it has."""
-        index = layer % self.config.backbone.depth
-        record = Record(layers=frozenset({index}))
-        output = self(tokens, record=record)
-        return record.hidden[index], self.pool(tokens, output)
+        before the norm after it; None what that norm gives) and one vector each, of whatever
+        length it has."""
+        index = -1 if layer is None else layer % self.config.backbone.depth
+        record = Record(layers=frozenset() if layer is None else frozenset({index}))
+        output = self(tokens, mask, record=record)
+        features = output.hidden if layer is None else record.hidden[index]
+        return features, self.pool(tokens, output, mask)
 
     def pool(self, tokens: Tensor, output: TextOutput, mask: Tensor | None = None) -> Tensor:
         """Returns one vector per text (b d), as `embed_from` says."""

@@ -103,6 +103,11 @@ class MaskedLMConfig(TextModelConfig):
     )
     embed_unit: bool = setting(True, "whether embed returns vectors of unit length")
 
+    @property
+    def reads_as(self) -> tuple[int, int | None]:
+        """How wide what `read` gives of each token and of a whole text is."""
+        return self.backbone.width, self.projection or self.backbone.width
+
     def check(self) -> None:
         if self.next_sentence and not self.pooler:
             raise ConfigError("next_sentence: reads the pooler, and pooler is false.")
@@ -127,6 +132,11 @@ class Seq2SeqConfig(TextModelConfig):
         None, "size of the target vocabulary when it is not the source's", low=1
     )
     shared_embedding: bool = setting(True, "one embedding for source and target")
+
+    @property
+    def reads_as(self) -> tuple[int, int | None]:
+        """How wide what `read` gives of each token and of a whole text is."""
+        return self.encoder.width, None
 
     def check(self) -> None:
         if self.decoder.cross_attention is None:

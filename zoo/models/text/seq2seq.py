@@ -88,3 +88,16 @@ class Seq2Seq(EncoderDecoder, Seq2SeqVerbs):
     ) -> Tensor:
         """Returns the memory (b m d) that decoding reads; run it once per source."""
         return self.encoder(self.embedding(source), mask=as_mask(source_mask), record=record)
+
+    def read(
+        self, tokens: Tensor, layer: int | None = -1, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:  # b n -> b n d
+        """Returns what another model reads of texts: the output of a block of the encoder (-1 the
+        last one's, before the norm after it; None what that norm gives), and nothing for a whole
+        text."""
+        if layer is None:
+            return self.encode(tokens, mask), None
+        index = layer % self.config.encoder.depth
+        record = Record(layers=frozenset({index}))
+        self.encode(tokens, mask, record)
+        return record.hidden[index], None

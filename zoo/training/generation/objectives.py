@@ -49,6 +49,7 @@ class CodesObjective(TokenObjective):
                 f"model is trained by {other!r}."
             )
         self.texts: dict[str, tuple[Tensor, Tensor]] = {}
+        self.unsaid: dict[str, Tensor] | None = None
         self.drawings: Drawings | None = None
         if self.config.samples:
             if not hasattr(data, "judge"):
@@ -92,9 +93,12 @@ class CodesObjective(TokenObjective):
     def asked(self, batch: Batch, drop: Tensor) -> dict[str, Tensor]:
         """Returns what the model is asked (b …), and of samples to `drop` (b) nothing."""
         config = self.model.config
+        if config.features and "features" in batch:
+            return self._told(batch, drop)
         if config.reader is not None:
             said = ["" if out else text for text, out in zip(batch["captions"], drop.tolist())]
-            return {"text": self._read(said)[0]}
+            tokens, mask = self._read(said)
+            return {"text": tokens, "text_mask": mask}
         if config.text_length:
             tokens, mask = self._read(batch["captions"])
             none, seen = self.model.prompt.no_text(len(tokens))
@@ -105,6 +109,38 @@ class CodesObjective(TokenObjective):
         if config.classes:
             return {"labels": torch.where(drop, config.classes, batch["labels"])}
         return {}
+
+    def _told(self, batch: Batch, drop: Tensor) -> dict[str, Tensor]:
+        """Returns features that were kept with the codes, and of samples to `drop` nothing's."""
+        config, features = self.model.config, batch["features"]
+        if features.shape[-1] != config.features:
+            raise ConfigError(
+                f"data.reader: it gives {features.shape[-1]} channels, and the model reads "
+                f"{config.features}."
+            )
+        mask = batch.get("features_mask", torch.ones_like(features[..., 0], dtype=torch.bool))
+        room = config.features_length - features.shape[1]  # below 0: they are cut
+        features, mask = F.pad(features, (0, 0, 0, room)), F.pad(mask, (0, room))
+        told = {"features": features, "features_mask": mask}
+        if config.pooled:
+            told["pooled"] = batch["pooled"]
+        for name, free in self._nothing(mask).items():
+            out = drop.view(-1, *(1,) * (told[name].ndim - 1))
+            told[name] = torch.where(out, free.to(told[name].dtype), told[name])
+        return told
+
+    def _nothing(self, mask: Tensor) -> dict[str, Tensor]:
+        """Returns what stands for no prompt (1|b …), given what is seen of the prompts (b m)."""
+        model, config = self.model, self.model.config
+        if config.learned_nothing:  # before the codes it is seen as far as the prompt would be
+            seen = torch.ones_like(mask) if config.memory else mask
+            none = {"features": model.prompt.nothing[None], "features_mask": seen}
+            return none | ({"pooled": model.prompt.vector.nothing[None]} if config.pooled else {})
+        if self.unsaid is None:  # what the reader makes of no words, once
+            tokens, seen = model.read_text([""])
+            told = model.reading({"text": tokens, "text_mask": seen})
+            self.unsaid = {"features_mask": torch.ones_like(seen), **told}
+        return self.unsaid
 
     def _read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Returns the tokens of texts (b m) and which are there; each text is read once."""

@@ -129,7 +129,8 @@ def write_config(config: Any) -> dict[str, Any]:
     else:
         public["caption_dim"] = config.features
     codes = {"visual": None, "image": None, "codes": config.codebook, "grid": list(config.shape)}
-    plain = dataclasses.replace(config, **codes, sampling={}, bases={}, labels=[])
+    reader = {"reader": None, "reader_layer": -1, "reader_masks": False, "tokenizer": None}
+    plain = dataclasses.replace(config, **codes, **reader, sampling={}, bases={}, labels=[])
     return checked(FORMAT, plain, public)
 
 
