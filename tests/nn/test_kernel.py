@@ -178,3 +178,33 @@ def test_one_query_of_grouped_heads_is_what_the_fused_kernel_gives(batch, heads,
         wide = [x.repeat_interleave(4, dim=1) for x in (k, v)]  # as many keys as heads: PyTorch's
         expected, _ = fused.attend(q, *wide, mask, bias, 0.3)
         assert found.shape == q.shape and torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [4, 2])
+def test_many_bf16_queries_that_see_everything_go_block_by_block(groups, monkeypatch):
+    torch.manual_seed(0)
+    shapes = [(2, 4, 300, 8), (2, groups, 290, 8), (2, groups, 290, 8)]
+    q, k, v = (torch.randn(shape).bfloat16() for shape in shapes)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)
+    with torch.inference_mode():
+        out, _ = kernel("sdpa").attend(q, k, v, Mask(), None, 0.3)
+    expected, _ = kernel("plain").attend(q.float(), k.float(), v.float(), Mask(), None, 0.3)
+    torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=4e-3)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_keys_that_are_kept_for_bf16_are_fp32_in_one_piece(queries):
+    torch.manual_seed(0)
+    q = torch.randn(2, 4, queries, 8).bfloat16()
+    k, v = torch.randn(2, 9, 8, 8).bfloat16().transpose(1, 2).chunk(2, dim=1)
+    sdpa = kernel("sdpa")
+    keys, values = sdpa.keep(k), sdpa.keep(v)
+    assert keys.dtype == torch.float32 and keys.is_contiguous()
+    out, _ = sdpa.attend(q, keys, values, Mask(), None, 0.3)
+    assert out.dtype == torch.bfloat16
+    expected, _ = kernel("plain").attend(q.float(), k.float(), v.float(), Mask(), None, 0.3)
+    torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=1e-3)
+    weights = attention_weights(q, keys, Mask(), None, 0.3)  # what `record` asks for
+    assert weights.dtype == torch.bfloat16
+    torch.testing.assert_close(weights, attention_weights(q, k, Mask(), None, 0.3))
+    assert kernel("plain").keep(k).dtype == torch.bfloat16  # which takes them as they are

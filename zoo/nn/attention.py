@@ -225,5 +225,6 @@ class Attention(nn.Module):
             if self.has_qk_norm:
                 k = self.k_norm(k)
             if context.cache is not None:
+                k, v = self.kernel.keep(k), self.kernel.keep(v)
                 context.cache.keep_memory(self.layer, k, v)
         return (self.q_norm(q) if self.has_qk_norm else q), k, v

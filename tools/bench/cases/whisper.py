@@ -1,22 +1,24 @@
 """Whisper: 30 s of sound and 100 greedy tokens, tiny and base, random weights of one seed.
 
 fp32 beside openai-whisper and transformers; bf16 beside openai-whisper, which has none for CPUs;
-int8 beside CTranslate2's. The fp32 tokens are compared before anything is timed; those of bf16 and
-int8 are not, since random weights have near ties that any rounding decides.
+int8 beside CTranslate2's. The fp32 tokens are the same everywhere before anything is timed. Of bf16
+and int8 it is counted how many of the next tokens are fp32's where the text before them is (with
+random weights, near ties are many): at least nine of ten, ours as CTranslate2's.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.bench.measure import Prepared
+from tools.bench.measure import Bar, Prepared
 
 DOC = "Whisper tiny and base, 30 s and 100 greedy tokens, fp32, bf16 and int8"
 PEERS = ["openai", "transformers", "ctranslate2"]
 TOKENS = 100
+LIKE_FP32 = 0.9  # share of the next tokens that a lower precision must leave as they are
 
 
 def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
@@ -37,16 +39,60 @@ def _comparisons(
     makers = {"openai": _openai, "transformers": _transformers}
     ours = _zoo(place, "fp32", features)
     runs = {"zoo": ours} | {p: makers[p](place, features) for p in peers if p in makers}
+    bars = {"openai": Bar("fp32 to openai", "openai", "zoo", 1 / 0.95)}
+    bars["transformers"] = Bar("fp32 to transformers", "transformers", "zoo", 1 / 0.85)
     expected = ours()
     for name, run in runs.items():
         found = run()
         assert found == expected, (name, found[:10], expected[:10])
-    yield f"whisper-{size} fp32", Prepared({n: _timed(r) for n, r in runs.items()}, repeats=5)
-    runs = {"zoo": _zoo(place, "bf16", features)} | {n: runs[n] for n in runs if n == "openai"}
-    yield f"whisper-{size} bf16", Prepared({n: _timed(r) for n, r in runs.items()}, repeats=5)
+    yield f"whisper-{size} fp32", _prepared(runs, [bars[p] for p in runs if p in bars])
+    peer = {n: runs[n] for n in runs if n == "openai"}
+    bar = [Bar("bf16 to openai in fp32", n, "zoo", 1 / 0.6) for n in peer]
+    runs = {"zoo": _zoo(place, "bf16", features)} | peer
+    like = _alike(place, "bf16", features, expected)
+    yield f"whisper-{size} bf16", _prepared(runs, bar, like)
     if "ctranslate2" in peers:
         runs = {"zoo": _zoo(place, "int8", features), "ctranslate2": _ctranslate2(place, features)}
-        yield f"whisper-{size} int8", Prepared({n: _timed(r) for n, r in runs.items()}, repeats=5)
+        theirs = runs["ctranslate2"]()[:TOKENS]
+        same = sum(a == b for a, b in zip(theirs, expected, strict=False))
+        like = [
+            *_alike(place, "int8", features, expected),
+            f"CTranslate2, left alone: {same} of {len(theirs)} as fp32 (after a first other token "
+            "all may differ)",
+        ]
+        bar = [Bar("int8 to CTranslate2", "ctranslate2", "zoo", 1.0)]
+        yield f"whisper-{size} int8", _prepared(runs, bar, like)
+
+
+def _prepared(runs: dict[str, Any], bars: list[Bar], notes: Sequence[str] = ()) -> Prepared:
+    timed = {name: _timed(run) for name, run in runs.items()}
+    return Prepared(timed, repeats=5, notes=list(notes), bars=bars)
+
+
+def _alike(place: Path, dtype: str, features: Any, expected: list[int]) -> list[str]:
+    """Returns how far a precision agrees with fp32, in words; raises AssertionError where it does
+    not."""
+    import torch
+
+    import zoo
+
+    scores = {}
+    for kind in ("fp32", dtype):
+        model = zoo.load(f"dir:{place / 'zoo'}", dtype=kind)
+        prompt = model.config.layout.prompt("en", "transcribe", False)
+        sound = features.to(model.sound.conv1.weight.dtype)
+        tokens = torch.tensor([[*prompt, *expected[:-1]]])
+        with torch.inference_mode():
+            logits = model(sound, tokens).logits[0, len(prompt) - 1 :].float()
+        scores[kind] = logits.log_softmax(-1)
+    same = int((scores["fp32"].argmax(-1) == scores[dtype].argmax(-1)).sum())
+    assert same >= LIKE_FP32 * len(expected), (dtype, same)
+    said = torch.tensor(expected)[:, None]
+    apart = (scores[dtype].gather(1, said) - scores["fp32"].gather(1, said)).abs()
+    return [
+        f"{same} of {len(expected)} next tokens as in fp32, after the same text; their "
+        f"log-probabilities are {float(apart.mean()):.2g} apart on average"
+    ]
 
 
 def _write(size: str, place: Path) -> None:
