@@ -9,7 +9,13 @@ import torch
 import zoo
 from zoo.errors import DataError
 from zoo.models.speech.align import ctc_align, labels_needed, transducer_align, words_of
-from zoo.models.speech.decoding import Label, ctc_beam, ctc_greedy, transducer_greedy
+from zoo.models.speech.decoding import (
+    Label,
+    ctc_beam,
+    ctc_greedy,
+    transducer_beam,
+    transducer_greedy,
+)
 from zoo.registry import build, resolve
 
 
@@ -105,7 +111,7 @@ def test_a_batch_of_transducers_is_each_alone():
         with torch.no_grad():
             for parameter in (*model.prediction.parameters(), *model.joint.parameters()):
                 parameter.mul_(3)
-            heard = 3 * torch.randn(3, 20, 96, generator=torch.Generator().manual_seed(0))
+            heard = 3 * torch.randn(3, 20, 80, generator=torch.Generator().manual_seed(0))
             lengths = torch.tensor([20, 0, 13])
             together = transducer_greedy(model, heard, lengths)
             for row, length in enumerate(lengths.tolist()):
@@ -118,6 +124,88 @@ def test_a_batch_of_transducers_is_each_alone():
         assert together[0] and together[1] == []
         for place in range(20):  # no more labels at a place than allowed
             assert sum(label.start == place for label in together[0]) <= model.config.max_symbols
+
+
+def sharp_transducer(vocabulary, seed, **keys):
+    """A model whose joint is sure of something, and what it hears: n tokens of sound."""
+    model = zoo.create(
+        "conformer-transducer-digits", "backbone.depth=1", "backbone.width=32", "ctc=false",
+        "sound.subsampling.channels=8", "prediction.width=16", vocabulary=vocabulary, seed=seed,
+        **keys,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for parameter in (*model.prediction.parameters(), *model.joint.parameters()):
+            parameter.mul_(2.5)
+    heard = 2 * torch.randn(12, 16, generator=torch.Generator().manual_seed(seed))
+    return model, heard
+
+
+def test_a_transducer_s_search_sums_all_ways_to_a_text():
+    for seed in range(3):
+        model, heard = sharp_transducer(3, seed, max_symbols=2)
+        heard = heard[:3]
+        with torch.no_grad():
+            totals = {}
+            for text in (t for k in range(7) for t in itertools.product((1, 2), repeat=k)):
+                said, _ = model.prediction(torch.tensor([[0, *text]]))
+                log = model.joint(heard[:, None], said).log_softmax(-1)  # n u+1 v
+                total = 0.0
+                for places in itertools.combinations_with_replacement(range(3), len(text)):
+                    if any(places.count(place) > 2 for place in places):
+                        continue
+                    score = sum(
+                        float(log[place, u, label])
+                        for u, (place, label) in enumerate(zip(places, text))
+                    )
+                    for place in range(3):
+                        score += float(log[place, sum(p <= place for p in places), 0])
+                    total += math.exp(score)
+                totals[text] = total
+            labels, score = transducer_beam(model, heard, 400)
+        found = tuple(label.index for label in labels)
+        assert math.isclose(math.exp(score), totals[found], rel_tol=1e-4)
+        assert found == max(totals, key=totals.get)
+        assert sorted(label.start for label in labels) == [label.start for label in labels]
+
+
+def test_a_transducer_s_search_is_torchaudio_s():
+    from torchaudio.models import RNNTBeamSearch
+
+    class Theirs:  # the methods that RNNTBeamSearch calls; its blank is the last label
+        def __init__(self, model):
+            self.model = model
+
+        def predict(self, tokens, lengths, state):
+            given = None if state is None else tuple(part.transpose(0, 1) for part in state[0])
+            out, new = self.model.prediction(tokens, given)
+            return out, lengths, [[part.transpose(0, 1) for part in new]]
+
+        def join(self, heard, heard_lengths, said, lengths):
+            return self.model.joint(heard[:, :, None], said[:, None]), heard_lengths, lengths
+
+    texts = set()
+    for seed in range(4):
+        model, heard = sharp_transducer(7, seed, blank=6, max_symbols=5)
+        for beam in (2, 6):
+            search = RNNTBeamSearch.__new__(RNNTBeamSearch)
+            torch.nn.Module.__init__(search)
+            search.model, search.blank, search.temperature = Theirs(model), 6, 1.0
+            search.hypo_sort_key, search.step_max_tokens = (lambda hypothesis: hypothesis[3]), 5
+            with torch.no_grad():
+                tokens, _, _, expected = search._search(heard[None], None, beam)[0]
+                labels, score = transducer_beam(model, heard, beam)
+            assert [label.index for label in labels] == tokens[1:]
+            assert score == pytest.approx(expected, abs=1e-4)
+            texts.add(tuple(tokens))
+    assert len(texts) > 3  # they are not all the empty text
+
+
+def test_a_language_model_changes_the_search_of_a_transducer():
+    model, heard = sharp_transducer(4, 0)
+    loves_two = lambda prefix, label: 3.0 if label == 2 and len(prefix) < 3 else -9.0  # noqa: E731
+    with torch.no_grad():
+        labels, _ = transducer_beam(model, heard, 5, loves_two)
+    assert [label.index for label in labels] == [2, 2, 2]
 
 
 @pytest.fixture(scope="module")

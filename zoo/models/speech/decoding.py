@@ -1,5 +1,5 @@
-"""From scores to labels: CTC greedily and by prefixes, transducers greedily; each label with the
-place where it was heard."""
+"""From scores to labels: CTC and transducers, greedily and by prefixes; each label with the place
+where it was heard."""
 
 # n tokens of sound, v labels, b batch, p joint width
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Label", "ctc_beam", "ctc_greedy", "transducer_greedy"]
+__all__ = ["Label", "ctc_beam", "ctc_greedy", "transducer_beam", "transducer_greedy"]
 
 # log-probability that a language model adds for a label after the labels so far
 Scorer = Callable[[tuple[int, ...], int], float]
@@ -155,3 +155,97 @@ def transducer_greedy(
             state = tuple(torch.where(chosen[None], n, o) for n, o in zip(new_state, state))
         place = torch.where(active, place + step, place)
     return found
+
+
+@dataclass
+class _Prefix:
+    """What may have been said so far, and all that goes on depends on."""
+
+    labels: tuple[Label, ...]  # with places and probabilities of the best way here
+    score: float  # log-probability over all ways here, and what a language model adds
+    best: float  # of the best way
+    row: int  # in the batch of predictions
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        return tuple(label.index for label in self.labels)
+
+
+def transducer_beam(
+    model: Any,
+    heard: Tensor,  # n p, what the joint hears
+    beam: int = 16,
+    score: Scorer | None = None,
+) -> tuple[list[Label], float]:
+    """Returns (labels, log-probability over the ways found that give them) of one sound, by prefix
+    search over a transducer without durations (Graves 2012, arXiv 1211.3711, algorithm 1; of a
+    place, labels are put on for as long as they beat the prefixes that went on).
+
+    `score` adds what a language model thinks of each label.
+    """
+    blank, found = model.config.blank, [_Prefix((), 0.0, 0.0, 0)]
+    start = torch.full((1, 1), blank, device=heard.device)
+    said, state = model.prediction(start)
+    for place in range(len(heard)):
+        live, found = found, []
+        over: dict[tuple[int, ...], _Prefix] = {}  # those that went on to the next place
+        for symbols in range(model.config.max_symbols + 1):
+            rows = torch.tensor([one.row for one in live], device=heard.device)
+            scores = model.joint(heard[place], said[rows, 0]).float().log_softmax(-1)  # live v
+            for one, log in zip(live, scores[:, blank].tolist(), strict=True):
+                _merge(over, _Prefix(one.labels, one.score + log, one.best + log, one.row))
+            if symbols == model.config.max_symbols:
+                break
+            grown = _grown(live, scores, blank, place, beam, score)
+            least = sorted((one.score for one in over.values()), reverse=True)[beam - 1 : beam]
+            live = [one for one in grown if not least or one.score > least[0]]
+            if not live:
+                break
+            rows = torch.tensor([one.row for one in live], device=heard.device)
+            labels = torch.tensor([[one.labels[-1].index] for one in live], device=heard.device)
+            new, new_state = model.prediction(labels, tuple(part[:, rows] for part in state))
+            for index, one in enumerate(live):
+                one.row = len(said) + index
+            said = torch.cat([said, new])
+            state = tuple(torch.cat(pair, 1) for pair in zip(state, new_state))
+        found = sorted(over.values(), key=lambda one: -one.score)[:beam]
+        rows = torch.tensor([one.row for one in found], device=heard.device)
+        said, state = said[rows], tuple(part[:, rows] for part in state)
+        for index, one in enumerate(found):
+            one.row = index
+    return list(found[0].labels), found[0].score
+
+
+def _grown(
+    live: list[_Prefix], scores: Tensor, blank: int, place: int, beam: int, score: Scorer | None
+) -> list[_Prefix]:
+    """Returns the best `beam` prefixes with a label more, likeliest first."""
+    before = torch.tensor([one.score for one in live], device=scores.device)
+    totals = before[:, None] + scores
+    totals[:, blank] = -math.inf
+    if score is not None:
+        added = [
+            [0.0 if v == blank else score(one.indices, v) for v in range(scores.shape[1])]
+            for one in live
+        ]
+        totals += torch.tensor(added, device=scores.device)
+    count = min(beam, totals.numel() - len(live))
+    best, flat = totals.flatten().topk(count)
+    found = []
+    for total, index in zip(best.tolist(), flat.tolist(), strict=True):
+        row, label = divmod(index, scores.shape[1])
+        log = float(scores[row, label])
+        new = Label(label, place, place + 1, math.exp(log))
+        one = live[row]
+        found.append(_Prefix((*one.labels, new), total, one.best + log, one.row))
+    return found
+
+
+def _merge(found: dict[tuple[int, ...], _Prefix], one: _Prefix) -> None:
+    """Adds a way to a prefix; its labels are where the best way has them."""
+    other = found.get(one.indices)
+    if other is not None:
+        better = one if one.best > other.best else other
+        both = _add(one.score, other.score)
+        one = _Prefix(better.labels, both, better.best, better.row)
+    found[one.indices] = one

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from zoo.errors import ConfigError, DataError
 from zoo.models.speech.align import ctc_align, transducer_align, words_of
-from zoo.models.speech.decoding import Label, Scorer, ctc_beam, ctc_greedy, transducer_greedy
+from zoo.models.speech.decoding import (
+    Label,
+    Scorer,
+    ctc_beam,
+    ctc_greedy,
+    transducer_beam,
+    transducer_greedy,
+)
 from zoo.models.speech.transcript import Transcript, Word, segments_of
 from zoo.models.text.verbs import ReadsText
 from zoo.tokenizers.audio.read import as_list, audio_blocks
@@ -225,7 +232,11 @@ class TransducerVerbs(SpeechVerbs):
 
     def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
         if beam > 1:
-            raise ConfigError("beam: transducers are searched greedily; leave it at 1.")
+            if self.config.durations:
+                raise ConfigError(
+                    "beam: with durations, transducers are searched greedily; take 1."
+                )
+            return transducer_beam(self, scores, beam, score)[0]
         lengths = torch.tensor([len(scores)], device=scores.device)
         return transducer_greedy(self, scores[None], lengths)[0]
 
