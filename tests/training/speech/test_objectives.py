@@ -11,6 +11,7 @@ import zoo
 from zoo.errors import ConfigError
 from zoo.registry import build, resolve
 from zoo.training.speech.common import edits
+from zoo.training.speech.durations import duration_losses
 
 SMALL = ("backbone.depth=1", "backbone.width=32", "sound.subsampling.channels=8")
 
@@ -79,6 +80,32 @@ def test_the_transducer_s_loss_is_the_sum_over_all_paths(batch):
     assert float(found[0]) == pytest.approx(-total / len(labels), rel=1e-4)
 
 
+def test_the_loss_of_durations_is_per_label_too(batch):
+    model = zoo.create("conformer-transducer-digits", *SMALL, durations=[0, 1, 2], seed=0).eval()
+    objective = build(resolve("objective", {"kind": "transducer", "sigma": 0.05, "ctc": 0.2}))
+    objective.check(model, None)
+    output = model(batch["features"], batch["lengths"], batch["targets"])
+    labels = batch["targets"], output.lengths, batch["target_lengths"]
+    expected = duration_losses(output.logits, *labels, 0, [0, 1, 2], 0.05)
+    found, _ = objective.losses(model, batch)
+    torch.testing.assert_close(found, (expected / batch["target_lengths"]).float())
+    objective(model, batch).value.backward()
+    assert all(p.grad is not None for p in model.joint.parameters())
+
+
+def test_where_nothing_is_said_the_loss_is_per_token_of_sound(batch):
+    for kind in ("ctc", "transducer"):
+        model, objective = make(kind, f"conformer-{kind}-digits")
+        silent = {**batch, "target_lengths": torch.tensor([6, 0, 0])}
+        output = model(
+            silent["features"], silent["lengths"], *[silent["targets"]] * (kind != "ctc")
+        )
+        logits = output.logits if kind == "ctc" else output.logits[:, :, 0]
+        blanks = logits[1, : output.lengths[1]].log_softmax(-1)[:, 0]
+        found, _ = objective.losses(model, silent)
+        torch.testing.assert_close(found[1], -blanks.mean())
+
+
 def test_a_share_of_ctc_is_a_share(batch):
     model, plain = make("transducer", "conformer-transducer-digits")
     _, mixed = make("transducer", "conformer-transducer-digits", ctc=0.25)
@@ -117,9 +144,6 @@ def test_a_model_without_the_head_is_refused():
     other = zoo.create("conformer-transducer-digits", *SMALL, ctc=False, seed=0)
     with pytest.raises(ConfigError, match="needs a second head"):
         build(resolve("objective", {"kind": "transducer", "ctc": 0.3})).check(other, None)
-    timed = zoo.create("conformer-transducer-digits", *SMALL, durations=[0, 1], seed=0)
-    with pytest.raises(ConfigError, match="no loss here for a transducer with durations"):
-        build(resolve("objective", "transducer")).check(timed, None)
     narrow = zoo.create("conformer-ctc-digits", *SMALL, vocabulary=20, seed=0)
     with pytest.raises(ConfigError, match="20 labels do not hold"):
         build(resolve("objective", "ctc")).check(narrow, None)

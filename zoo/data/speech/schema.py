@@ -51,4 +51,10 @@ class SpokenConfig(DataConfig):
         "then between two words",
         low=0.0,
     )
+    paused: float = setting(1.0, "share of the training utterances that get it", low=0, high=1)
+    noise: float = setting(
+        0.0,
+        "training clips beside the utterances in which nothing is said, as a share of them",
+        low=0.0,
+    )
     augment: SpecAugment = section(SpecAugment, doc="random changes, in training only")

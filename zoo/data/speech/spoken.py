@@ -40,10 +40,15 @@ class SpokenData:
         count = config.test if name == "test" else config.train
         utterances = speak(config.grammar, name, count)
         bundle = 1 if name == "test" else config.bundle
-        if name != "test" and config.silence:
-            from zoo.data.speech.pauses import with_pauses
+        if name != "test" and (config.silence or config.noise):
+            from zoo.data.speech.pauses import spread, with_pauses, without_speech
 
-            utterances = [with_pauses(u, i, config.silence) for i, u in enumerate(utterances)]
+            utterances = [
+                with_pauses(one, i, config.silence) if spread(i, config.paused) else one
+                for i, one in enumerate(utterances)
+            ]
+            rate, more = utterances[0].rate, round(config.noise * count)
+            utterances += [without_speech(i, rate) for i in range(more)]
         if bundle > 1:  # a stable sort, so that the data is the same everywhere
             utterances = sorted(utterances, key=lambda one: len(one.wave))
         return SpokenSentences(utterances, model, config.augment, bundle)
@@ -72,7 +77,7 @@ class SpokenSentences:
             features, lengths = model.sound.preprocess([(one.wave, one.rate)])
             self.features.append(features[0, : int(lengths[0])])
         rows = model.tokenizer.encode(self.texts, special=False)
-        self.targets = [torch.tensor(row) for row in rows]
+        self.targets = [torch.tensor(row, dtype=torch.long) for row in rows]
 
     def __len__(self) -> int:
         return len(self.texts) // self.bundle

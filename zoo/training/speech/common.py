@@ -17,7 +17,7 @@ from zoo.errors import ConfigError
 from zoo.training.distributed import unwrap
 from zoo.training.objective import Objective
 
-__all__ = ["SpeechObjective", "ctc_losses", "edits"]
+__all__ = ["SpeechObjective", "ctc_losses", "edits", "per_label"]
 
 
 def edits(said: Sequence, heard: Sequence) -> int:
@@ -25,6 +25,12 @@ def edits(said: Sequence, heard: Sequence) -> int:
     from torchaudio.functional import edit_distance
 
     return edit_distance(list(said), list(heard))
+
+
+def per_label(losses: Tensor, lengths: Tensor, batch: Batch) -> Tensor:  # b -> b
+    """Returns losses of utterances per label; where nothing is said, per token of sound."""
+    labels = batch["target_lengths"]
+    return losses / torch.where(labels > 0, labels, lengths).clamp(min=1)
 
 
 def ctc_losses(logits: Tensor, lengths: Tensor, batch: Batch, blank: int) -> Tensor:  # b n v -> b
@@ -39,7 +45,7 @@ def ctc_losses(logits: Tensor, lengths: Tensor, batch: Batch, blank: int) -> Ten
         reduction="none",
         zero_infinity=True,
     )
-    return losses / batch["target_lengths"].clamp(min=1)
+    return per_label(losses, lengths, batch)
 
 
 class SpeechObjective(Objective):

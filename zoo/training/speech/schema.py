@@ -18,9 +18,16 @@ class CTCObjectiveConfig(ObjectiveConfig):
 @kind("objective", "transducer", builds="zoo.training.speech.transducer:TransducerObjective")
 @dataclass(kw_only=True)
 class TransducerObjectiveConfig(ObjectiveConfig):
-    """The transducer's loss over all alignments (Graves 2012, arXiv 1211.3711); measures word and
-    character error rates of greedy decoding."""
+    """The transducer's loss over all alignments (Graves 2012, arXiv 1211.3711), with durations
+    where the model has them (Xu et al. 2023, arXiv 2304.06795); measures word and character error
+    rates of greedy decoding."""
 
     ctc: float = setting(
         0.0, "share of a CTC loss on the model's second head (model.ctc=true)", low=0.0, high=0.9
+    )
+    sigma: float = setting(
+        0.0,
+        "of a model with durations, taken off every label's log-probability, so that long "
+        "durations are learned (the paper: 0.05)",
+        low=0.0,
     )

@@ -13,22 +13,22 @@ from zoo.errors import ConfigError
 from zoo.models.speech.decoding import transducer_greedy
 from zoo.training.distributed import unwrap
 from zoo.training.objective import Loss
-from zoo.training.speech.common import SpeechObjective, ctc_losses
+from zoo.training.speech.common import SpeechObjective, ctc_losses, per_label
+from zoo.training.speech.durations import duration_losses
 
 __all__ = ["TransducerObjective"]
 
 
 class TransducerObjective(SpeechObjective):
-    """torchaudio's RNN-T loss, per label; with `ctc` a share of it is a CTC loss on the second
-    head, which finds the alignment sooner."""
+    """torchaudio's RNN-T loss, per label, or the one of durations for a model that has them; with
+    `ctc` a share of it is a CTC loss on the second head, which finds the alignment sooner."""
 
     kind = "transducer"
 
     def check(self, model: nn.Module, data: Data) -> None:
         super().check(model, data)
         config = unwrap(model).config
-        if config.durations:
-            raise ConfigError("objective: there is no loss here for a transducer with durations.")
+        self.durations = config.durations
         if self.config.ctc and not config.ctc:
             raise ConfigError("objective.ctc: needs a second head; set model.ctc=true.")
 
@@ -42,19 +42,22 @@ class TransducerObjective(SpeechObjective):
         return Loss((1 - share) * loss + share * other, scalars)
 
     def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-        from torchaudio.functional import rnnt_loss
-
         output = model(batch["features"], batch["lengths"], batch["targets"])
-        n = int(output.lengths.max())  # which the loss wants to be the size
-        losses = rnnt_loss(
+        n = int(output.lengths.max())  # which torchaudio's wants to be the size
+        given = (
             output.logits[:, :n].float().contiguous(),
             batch["targets"].int(),
             output.lengths.int(),
             batch["target_lengths"].int(),
-            blank=self.blank,
-            reduction="none",
+            self.blank,
         )
-        return losses / batch["target_lengths"].clamp(min=1), output
+        if self.durations:
+            losses = duration_losses(*given, self.durations, self.config.sigma).float()
+        else:
+            from torchaudio.functional import rnnt_loss
+
+            losses = rnnt_loss(*given, reduction="none")
+        return per_label(losses, output.lengths, batch), output
 
     def decode(self, model: Any, output: Any) -> list[list[int]]:
         rows = transducer_greedy(model, model.project(output.hidden), output.lengths)
