@@ -101,7 +101,8 @@ class Mask:
         last, joined = self._kept.get("bias", (None, None))
         if last is not bias:
             joined = bias.masked_fill(~allowed, float("-inf"))
-            self._kept["bias"] = (bias, joined)
+            if not joined.requires_grad:  # or recomputing a block would not do what it did before
+                self._kept["bias"] = (bias, joined)
         return joined
 
     def block(
