@@ -164,6 +164,20 @@ def known_names(group: str, name: str) -> Iterable[str]:
     return index(group)
 
 
+def spelled(group: str, name: str) -> str:
+    """Returns the name of a group that is this one but for hyphens and underscores, which nobody
+    need remember; the name itself where there is none, or more than one."""
+    return _spellings(group, *_environment()).get(name.replace("_", "-"), name)
+
+
+@cache
+def _spellings(group: str, *environment: str) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for name in _index(group, *environment):
+        found.setdefault(name.replace("_", "-"), []).append(name)
+    return {key: names[0] for key, names in found.items() if len(names) == 1}
+
+
 def aliases(group: str) -> dict[str, str]:
     """Returns old name -> new name of a group, from the `aliases.yaml` of every folder of names:
     old names never die. A plugin's begin with its namespace, or it is broken."""
@@ -210,5 +224,6 @@ def forget() -> None:
 
     importlib.invalidate_caches()
     _index.cache_clear()
+    _spellings.cache_clear()
     _aliases.cache_clear()
     forget_plugins()

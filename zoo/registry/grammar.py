@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 from zoo.errors import UnknownName
-from zoo.registry.folders import aliases, index, known_names
+from zoo.registry.folders import aliases, index, known_names, spelled
 from zoo.registry.plugins import plugins
 from zoo.registry.suggest import hint
 
@@ -63,7 +63,7 @@ def parse_name(text: str, group: str = "model") -> Name:
 def _parse_node(text: str, group: str) -> Name:
     files, old = index(group), aliases(group)
     stem, tag = text, None
-    while stem not in files and stem not in old:
+    while stem not in files and stem not in old and spelled(group, stem) == stem:
         # Names may hold dots (llama-3.2-1b), so the longest one that exists wins.
         stem, dot, _ = stem.rpartition(".")
         tag = text[len(stem) + 1 :]
@@ -85,9 +85,12 @@ def _parse_made_up(text: str, group: str) -> Name:
 
 
 def current_name(group: str, name: str) -> str:
-    """Returns what a name is called today, with a DeprecationWarning when that has changed."""
-    new = aliases(group).get(name)
-    if new is None or name in index(group):
+    """Returns what a name is called today, with a DeprecationWarning when that has changed, and
+    with its own hyphens and underscores."""
+    if name in index(group):
         return name
+    new = aliases(group).get(name)
+    if new is None:
+        return spelled(group, name)
     warnings.warn(f"{group} {name!r} is now called {new!r}.", DeprecationWarning, stacklevel=4)
     return new

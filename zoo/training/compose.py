@@ -113,10 +113,9 @@ class Loader(ConfigLoaderImpl):
             self.validate_sweep_overrides_legal(words, run_mode, from_shell)
         values = [word for word in words if self._is_value(word)]
         choices = [word for word in words if word not in values]
-        self._check_choices(choices)
         cfg = super().load_configuration(
             config_name,
-            [str(word.input_line) for word in choices],
+            [self._checked(word) for word in choices],
             run_mode,
             from_shell,
             validate_sweep_overrides,
@@ -141,12 +140,13 @@ class Loader(ConfigLoaderImpl):
         names_group = CachingConfigRepository(self.repository).group_exists(word.key_or_group)
         return not names_group or (not word.is_sweep_override() and isinstance(word.value(), dict))
 
-    def _check_choices(self, choices: list[Override]) -> None:
-        """Raises UnknownName in our words for an option that nothing provides."""
-        for word in choices:
-            group, option = word.key_or_group, word._value
-            if group in GROUPS and isinstance(option, str):
-                check_option(group, option)
+    def _checked(self, word: Override) -> str:
+        """Returns a choice in the words of Hydra, which knows a name by one spelling only; raises
+        UnknownName in our words for an option that nothing provides."""
+        group, option, line = word.key_or_group, word._value, str(word.input_line)
+        if group not in GROUPS or not isinstance(option, str):
+            return line
+        return f"{line.partition('=')[0]}={check_option(group, option)}"
 
     def _record(self, cfg: DictConfig, words: list[Override]) -> None:
         """Writes into Hydra's own node which words were given, since it saw the choices only."""
@@ -228,16 +228,17 @@ def typed(cfg: DictConfig) -> Any:
     return resolve_mapping("experiment", mapping)
 
 
-def check_option(group: str, option: str) -> None:
-    """Raises UnknownName with the nearest name when a group has no such option."""
+def check_option(group: str, option: str) -> str:
+    """Returns the name of an option; raises UnknownName with the nearest one when a group has no
+    such."""
     from zoo.registry import find_node, parse_name
 
     namespace = option.partition("/")[0]
     plugin = plugins().get(namespace) if "/" in option else None
     if plugin is not None and plugin.made_up_node(group, option) is not None:
-        return
+        return option
     if option in known_names(group, option):
-        return
+        return option
     parsed = parse_name(option, group) if group == "model" else None
     if parsed is not None and (parsed.scheme or parsed.tag):
         example = (
@@ -247,4 +248,4 @@ def check_option(group: str, option: str) -> None:
             f"model={option}: a model to train is a node, and its weights are a key of their own, "
             f"as in {example}."
         )
-    find_node(group, option)
+    return find_node(group, option)[0]
