@@ -18,11 +18,15 @@ class Products:
     All weights are there, so that none stays in a cache which a real step would have to fill again.
     """
 
-    def __init__(self, shapes: list[tuple[int, int]], dtype: str, rows: int = 1) -> None:
+    def __init__(
+        self, shapes: list[tuple[int, int]], dtype: str, rows: int = 1, head: bool = True
+    ) -> None:
         import torch
 
         self.kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-        counts = [rows] * (len(shapes) - 1) + [1]  # the head comes last and has one row
+        counts = [rows] * len(shapes)
+        if head:  # it comes last and has one row
+            counts[-1] = 1
         best = {key: self._fastest(*key, dtype) for key in set(zip(shapes, counts, strict=True))}
         self.products = []
         for shape, count in zip(shapes, counts, strict=True):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 __all__ = ["Bar", "Prepared", "Row", "gemm_peak", "interleave", "report", "subprocess_cost"]
@@ -26,6 +29,7 @@ class Bar:
     ours: str
     must: float | None = None
     aim: float | None = None
+    figure: str | None = None  # which of a contender's figures; None: the first
 
 
 @dataclass
@@ -73,8 +77,10 @@ def interleave(prepared: Prepared) -> list[Row]:
             for figure, value in found.items():
                 figures[name].setdefault(figure, []).append(value)
     for bar in prepared.bars:
-        ours = next(iter(figures[bar.ours].values()))
-        theirs = next(iter(figures[bar.other].values())) if bar.other else None
+        ours, theirs = (
+            figures[name][bar.figure or next(iter(figures[name]))] if name else None
+            for name in (bar.ours, bar.other)
+        )
         prepared.found[bar.label] = (
             [b / a for a, b in zip(ours, theirs, strict=True)] if theirs else ours
         )
@@ -156,13 +162,22 @@ def gemm_peak(dtype: Any, rows: int, inputs: int, outputs: int) -> float:
     return 2 * rows * inputs * outputs / best
 
 
+@cache
+def _bytecode() -> dict[str, str]:
+    """Returns what makes Python keep compiled modules, as an installed package has them, wherever
+    this runs; the first process compiles."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder.name}
+
+
 def subprocess_cost(code: str, environment: dict[str, str] | None = None) -> dict[str, float]:
     """Runs Python code in a fresh process; returns its CPU seconds, wall seconds and peak memory
     (MB).
 
     The code may print a JSON object of figures as its last line; those are taken instead.
     """
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **_bytecode(), **(environment or {})}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wall = time.perf_counter()
     done = subprocess.run(

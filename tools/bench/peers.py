@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "ctranslate2_encoder",
     "ctranslate2_model",
     "ctranslate2_tokens",
     "installed",
@@ -85,6 +86,45 @@ def ctranslate2_tokens(model: Any, source: list[int] | None = None) -> Decoder:
         return [int(t[1:]) for t in found.hypotheses[0]]
 
     return tokens
+
+
+def ctranslate2_encoder(folder: str, tokens: Any) -> Callable[[], Any]:
+    """Converts BERT, or the encoder of T5, of a folder; returns its hidden states of tokens (b n).
+
+    Its own converter reads no encoder of T5 alone, and of BERT a key that transformers 5 dropped.
+    """
+    import ctranslate2
+    import numpy
+    import torch
+    import transformers
+    from ctranslate2.converters.transformers import _MODEL_LOADERS
+    from ctranslate2.specs.transformer_spec import TransformerEncoderModelSpec
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    loader = _MODEL_LOADERS[type(config).__name__]
+    kind = getattr(transformers, loader.architecture_name)
+    with torch.no_grad():
+        model = kind.from_pretrained(folder, dtype=torch.float32)
+        model.config.position_embedding_type = "absolute"
+        spec = loader.get_model_spec(model)
+    if config.is_encoder_decoder:
+        spec = TransformerEncoderModelSpec(spec.encoder)
+    spec.register_vocabulary([f"t{i}" for i in range(config.vocab_size)])
+    spec.validate()
+    spec.optimize("float32")
+    target = Path(f"{folder}-ct2-encoder")
+    target.mkdir()
+    spec.save(str(target))
+    encoder = ctranslate2.Encoder(str(target), device="cpu", intra_threads=1, inter_threads=1)
+    given = ctranslate2.StorageView.from_array(tokens.int().numpy())
+    lengths = numpy.full(len(tokens), tokens.shape[1], dtype="int32")
+    lengths = ctranslate2.StorageView.from_array(lengths)
+
+    def hidden() -> Any:
+        found = encoder.forward_batch(given, lengths).last_hidden_state
+        return torch.from_numpy(numpy.array(found))
+
+    return hidden
 
 
 def llama_cpp_tokens(file: str) -> Decoder:

@@ -1,14 +1,20 @@
-"""Load ViT-B/16 from a local folder, in fresh processes, above the import of the library."""
+"""Load ViT-B/16 and GPT-2 from a local folder, in fresh processes.
+
+ViT-B/16: above the import of each library and its classes, until every weight has been read. GPT-2:
+the first load of a program, until it could call the model: above `import torch` for us, above
+`import torch, transformers` for transformers, whose classes come when they are asked for.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from tools.bench import peers as engines
 from tools.bench.cases.vit import as_transformers
-from tools.bench.measure import Prepared, subprocess_cost
+from tools.bench.measure import Bar, Prepared, subprocess_cost
 
-DOC = "load ViT-B/16 from a local folder: CPU, wall and peak memory above the library's import"
+DOC = "load ViT-B/16 and GPT-2 from a local folder: CPU, wall and peak memory"
 PEERS = ["safetensors", "timm", "transformers"]
 FRAME = """
 import json, time
@@ -19,10 +25,11 @@ def status():
 {imports}
 before = status(); cpu, wall = time.process_time(), time.perf_counter()
 {load}
-total = sum(float(p.sum()) for p in tensors)  # touches every page
+{use}
 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
 print(json.dumps({{"cpu s": cpu, "wall s": wall, "peak MB": status()["VmHWM"] - before["VmRSS"]}}))
 """
+TOUCH = "total = sum(float(p.sum()) for p in tensors)  # every page"
 CODE = {
     "zoo": (
         "import torch, zoo, zoo.api.build, zoo.weights.load, zoo.models.base, zoo.models.vit.model",
@@ -45,8 +52,17 @@ CODE = {
 }
 
 
+GPT2 = {
+    "zoo": ("import torch", "import zoo; model = zoo.load('dir:{folder}')"),
+    "transformers": (
+        "import torch, transformers",
+        "model = transformers.GPT2LMHeadModel.from_pretrained('{folder}')",
+    ),
+}
+
+
 def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
-    """Yields the one comparison, on the same weights in each library's own layout."""
+    """Yields both comparisons, on the same weights for every library."""
     import zoo
 
     model = zoo.create("vit-base-16", seed=0)
@@ -54,9 +70,37 @@ def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
         zoo.save(model, f"{folder}/zoo")
         zoo.save(model, f"{folder}/timm", format="timm-vit")
         as_transformers(model, f"{folder}/transformers")
-        runs = {}
-        for name in ["zoo", *peers]:
-            imports, load = CODE[name]
-            code = FRAME.format(imports=imports, load=load.format(folder=folder))
-            runs[name] = lambda code=code: subprocess_cost(code)
+        runs = {name: _run(*CODE[name], folder, TOUCH) for name in ["zoo", *peers]}
         yield "load ViT-B/16", Prepared(runs, repeats=5)
+    with tempfile.TemporaryDirectory() as folder:
+        yield _gpt2(peers, folder)
+
+
+def _gpt2(peers: list[str], folder: str) -> tuple[str, Prepared]:
+    """Loads the public layout, whose matrices lie transposed, as both libraries read it."""
+    import torch
+
+    import zoo
+
+    model = zoo.create("gpt2", seed=0).eval()
+    zoo.save(model, folder, format="transformers-gpt2")
+    weights = sum(p.nbytes for p in model.parameters()) / 1e6
+    bars = [
+        Bar("CPU s above import torch", None, "zoo", 0.25, 0.1),
+        Bar("peak MB before the first forward", None, "zoo", weights + 80, 80, "peak MB"),
+    ]
+    runs = {"zoo": _run(*GPT2["zoo"], folder)}
+    if "transformers" in peers:
+        tokens = torch.arange(16)[None]
+        with torch.inference_mode():
+            ours = zoo.load(f"dir:{folder}")(tokens).logits
+            theirs = engines.reference(folder, torch.float32)(tokens).logits
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+        runs["transformers"] = _run(*GPT2["transformers"], folder)
+        bars.append(Bar("first load / transformers", "transformers", "zoo", 8.0))
+    return "load GPT-2", Prepared(runs, repeats=5, bars=bars)
+
+
+def _run(imports: str, load: str, folder: str, use: str = "") -> Callable[[], dict[str, float]]:
+    code = FRAME.format(imports=imports, load=load.format(folder=folder), use=use)
+    return lambda: subprocess_cost(code)

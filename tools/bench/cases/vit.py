@@ -59,10 +59,12 @@ def _peer(name: str, ours, folder: str):
 
 
 def as_transformers(ours, folder: str) -> None:
-    """Saves the same weights in a layout whose interpolation of positions has no antialiasing."""
+    """Saves the same weights in a layout whose interpolation of positions has no antialiasing, and
+    whose pictures are cropped by whole pixels."""
     import zoo
 
-    other = zoo.create("vit-base-16", "backbone.position.antialias=false", device="meta")
+    changes = ("backbone.position.antialias=false", "tokenizer.crop=1")
+    other = zoo.create("vit-base-16", *changes, device="meta")
     other.load_state_dict(ours.state_dict(), assign=True)
     zoo.save(other, folder, format="transformers-vit")
 
