@@ -259,11 +259,11 @@ def test_a_part_must_extend_what_the_key_asks_for(room):
         resolve, "backbone", {"kind": "test-room", "must": 1, "norm": {"kind": "test-stranger"}}
     ) == (
         "norm: 'test-stranger' cannot stand here, since it is no NormConfig "
-        "(as are layer, rms, scale)."
+        "(as are adaptive, layer, response, rms, scale)."
     )
     assert said(resolve, "backbone", {"kind": "test-room", "must": 1, "norms": [Stranger()]}) == (
         "norms.0: 'test-stranger' cannot stand here, since it is no NormConfig "
-        "(as are layer, rms, scale)."
+        "(as are adaptive, layer, response, rms, scale)."
     )
 
 

@@ -41,6 +41,8 @@ GROUPS: dict[str, Group] = {
     "tokenizer": Group("zoo.tokenizers", "raw input to tokens and back"),
     "backbone": Group("zoo.backbones", "stacks of transformer blocks"),
     "encoder": Group("zoo.tokenizers", "pixels to a grid of vectors, in a visual tokenizer"),
+    "adversary": Group("zoo.training", "networks that tell pictures from reconstructions"),
+    "perceptual": Group("zoo.training", "networks whose features pictures are compared by"),
     "quantizer": Group("zoo.tokenizers", "vectors to codes and back"),
     "decoder": Group("zoo.tokenizers", "a grid of vectors to pixels"),
     "reconstruction": Group("zoo.tokenizers", "what a decoder predicts, and its distance"),

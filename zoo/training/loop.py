@@ -23,11 +23,13 @@ from zoo.data.base import Batch, Dataset
 from zoo.data.draw import fold
 from zoo.data.loader import EvalLoader, TrainLoader
 from zoo.errors import TrainingError, WeightsError
+from zoo.models.base import initialise
 from zoo.registry import build
 from zoo.training.checkpoint import Checkpoints, SaveFailed
 from zoo.training.distributed import World, reshard, spread, synchronised, unwrap
 from zoo.training.log import Log, Screen
 from zoo.training.objective import Objective
+from zoo.training.opponent import Opponent
 from zoo.training.optim import parameter_groups
 from zoo.training.schema import OptimConfig, ScheduleConfig, TrainerConfig
 from zoo.training.state import State, export
@@ -97,7 +99,8 @@ class Trainer:
         self.learning = sum(count for count, learns in counts if learns)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.schedule = build(schedule, steps=self.steps)
-        self.state = State(self.module, self.optimizer, config.ema)
+        self.opponent = self._opponent(optim)
+        self.state = State(self.module, self.optimizer, config.ema, self.opponent)
         self.finite = Finite(self.world)
         self.stored = stored
         self.quiet = quiet or not self.world.is_main
@@ -106,6 +109,15 @@ class Trainer:
         self.measured: int | None = None  # step of the last measurement
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] | None = None
+
+    def _opponent(self, optim: OptimConfig) -> Opponent | None:
+        """Returns what learns against the model, equal in every process, or None."""
+        network = self.objective.opponent
+        if network is None:
+            return None
+        initialise(network, self.seed)
+        network.to(self.world.device).train()
+        return Opponent(network, build(optim, groups=parameter_groups(network, optim)), self.world)
 
     # -- the loop ----------------------------------------------------------------------------------
 
@@ -149,8 +161,9 @@ class Trainer:
         one does."""
         clock = time.monotonic()
         torch.manual_seed(fold(self.seed, step, self.world.rank))  # dropout and the like
+        share = self.schedule(step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * self.schedule(step)
+            group["lr"] = peak * share
         self.objective.begin(self.model, step, self.steps)
         weights = [self.objective.weight(batch) for batch in batches]
         # The one message of a step that all need: how much there is, and who was asked to stop.
@@ -160,6 +173,8 @@ class Trainer:
         norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.opponent is not None:
+            self.opponent.step(share)
         if self.state.average is not None:
             self.state.average.update(step)
         self.step = step + 1
@@ -191,6 +206,8 @@ class Trainer:
                 with self._autocast():
                     loss = self.objective(self.model, batch)
                 (loss.value * (weight * self.world.size / total)).backward()
+            if loss.opponent is not None:
+                (loss.opponent * (weight / total)).backward()
             for name, value in {"loss": loss.value, **loss.scalars}.items():
                 share = value.detach().float() * (weight / total)
                 parts[name] = parts[name] + share if name in parts else share

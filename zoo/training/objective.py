@@ -14,6 +14,8 @@ class is built with its config and called as
     `valid` false left out
     objective.evaluate(model, batches, world)   all of them: name -> number; override it for what
     is no mean
+    objective.opponent                  a module that learns against the model, by `Loss.opponent`;
+    made in `check`, trained by a second optimiser like the first and kept in checkpoints
     objective.pictures()                what the last evaluation can show: name -> PIL image
     objective.metric, higher_is_better(name)    which number says what weights are best, and in
     which direction
@@ -41,16 +43,19 @@ __all__ = ["Loss", "Objective"]
 
 @dataclass
 class Loss:
-    """A differentiable scalar, and what else to log (scalars, means over the batch)."""
+    """A differentiable scalar, what else to log (scalars, means over the batch), and the scalar
+    that the objective's opponent learns by, where it has one."""
 
     value: Tensor
     scalars: dict[str, Tensor] = field(default_factory=dict)
+    opponent: Tensor | None = None
 
 
 class Objective:
     """The base: a loss that is a mean over samples, metrics that are means over samples."""
 
     metric = "loss"  # which measured number says what weights are best
+    opponent: nn.Module | None = None
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -1,4 +1,5 @@
-"""What a run must remember beyond the number of its step: weights, optimiser, average. In and out.
+"""What a run must remember beyond the number of its step: weights, optimiser, average, opponent. In
+and out.
 
 All of it goes by names that do not depend on how the model is spread over processes.
 """
@@ -22,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from zoo.training.distributed import local
 from zoo.training.ema import Average
+from zoo.training.opponent import Opponent
 
 __all__ = ["State", "export"]
 
@@ -33,9 +35,13 @@ class State:
     """The tensors of a run. Its methods are called by all processes together."""
 
     def __init__(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, decay: float | None
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        decay: float | None,
+        opponent: Opponent | None = None,
     ) -> None:
-        self.module, self.optimizer = module, optimizer
+        self.module, self.optimizer, self.opponent = module, optimizer, opponent
         self.average = Average(module, decay) if decay is not None else None
 
     def tensors(self) -> dict[str, Any]:
@@ -46,6 +52,12 @@ class State:
         }
         if self.average is not None:
             tensors["average"] = self.average.values
+        if self.opponent is not None:
+            network, optimizer = self.opponent.network, self.opponent.optimizer
+            tensors["opponent"] = {
+                "model": get_model_state_dict(network),
+                "optim": get_optimizer_state_dict(network, optimizer),
+            }
         return tensors
 
     def restore(self, tensors: dict[str, Any]) -> None:
@@ -57,6 +69,11 @@ class State:
         if self.average is not None:
             for name, value in tensors["average"].items():
                 local(self.average.values[name]).copy_(local(value))
+
+        if self.opponent is not None:
+            network, found = self.opponent.network, tensors["opponent"]
+            set_optimizer_state_dict(network, self.opponent.optimizer, found["optim"])
+            set_model_state_dict(network, found["model"])
 
     def averaged(self) -> AbstractContextManager[None]:
         """Puts the average into the model for a while, where one is kept."""

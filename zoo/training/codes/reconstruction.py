@@ -1,4 +1,5 @@
-"""Training a visual tokenizer: the decoder's loss and the quantizer's; PSNR, use of the codes."""
+"""Training a visual tokenizer: the decoder's loss and the quantizer's, a perceptual and an
+adversarial one; PSNR, use of the codes."""
 
 # b batch, c channels, t h w frames and pixels
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from zoo.data.base import Batch, Data
 from zoo.errors import ConfigError
+from zoo.registry import build
 from zoo.tokenizers.visual.quantizers.base import use_of
+from zoo.training.codes.adversary import adaptive_weight, deceived, told_apart
 from zoo.training.codes.schema import ReconstructionObjectiveConfig
 from zoo.training.distributed import World, unwrap
 from zoo.training.objective import Loss, Objective
@@ -35,6 +38,8 @@ class Reconstruction(Objective):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.judge: Any = None
+        self.perceptual = None if config.perceptual is None else build(config.perceptual)
+        self.deceives = False  # whether the adversary counts by now
 
     def higher_is_better(self, name: str) -> bool:
         return name != "loss"
@@ -47,19 +52,44 @@ class Reconstruction(Objective):
         if config.decoder is None:  # type: ignore[union-attr]
             raise ConfigError("model.decoder: nothing is reconstructed without one; name one.")
         self.judge = getattr(data, "judge", None)
+        if self.config.adversary is not None:
+            self.opponent = build(self.config.adversary, channels=config.channels)  # type: ignore[union-attr]
 
     def begin(self, model: nn.Module, step: int, steps: int) -> None:
         unwrap(model).anneal(step / steps)
+        adversary = self.config.adversary
+        self.deceives = adversary is not None and step >= adversary.start
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
-        """Returns the decoder's loss plus the quantizer's."""
+        """Returns the decoder's loss plus the quantizer's, and those of the other networks."""
         pixels = batch["pixels"]
         output = model(pixels)
+        scalars = {"reconstruction": output.reconstruction, **output.codes.losses}
         value = self.config.weight * output.reconstruction
+        if self.perceptual is not None:
+            scalars["perceptual"] = self.perceptual(_frames(output.pixels), _frames(pixels))
+            value = value + self.config.perceptual.weight * scalars["perceptual"]
+        opponent = None
+        if self.deceives:
+            added, opponent, more = self._against(unwrap(model), value, output.pixels, pixels)
+            value, scalars = value + added, {**scalars, **more}
         for loss in output.codes.losses.values():
             value = value + loss
-        scalars = {"reconstruction": output.reconstruction, **output.codes.losses}
-        return Loss(value, {**scalars, "psnr": psnr(output.pixels, pixels).mean()})
+        scalars["psnr"] = psnr(output.pixels, pixels).mean()
+        return Loss(value, scalars, opponent)
+
+    def _against(
+        self, model: nn.Module, plain: Tensor, made: Tensor, real: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Returns what the adversary adds to the loss, its own loss, and what of both to log."""
+        config, network = self.config.adversary, self.opponent
+        assert config is not None and network is not None
+        made, real = (2 * _frames(x).float() - 1 for x in (made, real))
+        deceit = deceived(network, made)
+        weight = adaptive_weight(config, plain, deceit, model.decoder.last)
+        own = told_apart(network, config, real, made)
+        more = {"deceit": deceit, "adversary": own, "adversary_weight": weight}
+        return weight * deceit, own, more
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns the sums of `psnr` and of what the data's judge says of the reconstructions."""
@@ -86,6 +116,11 @@ class Reconstruction(Objective):
                 stacklevel=2,
             )
         return {**means, **use}
+
+
+def _frames(pixels: Tensor) -> Tensor:
+    """Returns pictures (b c h w): pixels, or all frames of clips."""
+    return pixels if pixels.ndim == 4 else pixels.transpose(1, 2).flatten(0, 1)
 
 
 def psnr(answer: Tensor, pixels: Tensor) -> Tensor:  # b ... -> b
