@@ -86,7 +86,7 @@ def load(
     with seeded(seed):  # what is new is the same for the same seed
         model.load_report = load_into(
             model,
-            over_bases(model, found.weights, found.config.bases, allow_pickle),
+            over_bases(model, found.weights, found.config, allow_pickle),
             partial=partial,
             fresh=found.fresh(model),
             dtype=tensors or getattr(model, "load_dtype", None),

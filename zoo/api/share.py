@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UnknownName
+from zoo.errors import ConfigError, UnknownName
 from zoo.registry import parse_name
 
 __all__ = ["pull", "push"]
 
 
-def push(model: Any, repo: str, **options: Any) -> Any:
+def push(model: Any, repo: str, only: Sequence[str] | None = None, **options: Any) -> Any:
     """Uploads a model, or a folder that holds one, to a hub repository in one commit; returns
     where it went.
 
-    Options are those of `zoo.hub.client.push`: private, revision, create_pr, message, dry_run.
-    An existing card keeps
-    its body; when nothing changed there is no commit.
+    `only` names tensors as in `zoo.save`, for a model whose `bases` hold the others. Options are
+    those of `zoo.hub.client.push`: private, revision, create_pr, message, dry_run. An existing card
+    keeps its body; when nothing changed there is no commit.
     """
     from zoo.hub import client
 
     repo = repo.removeprefix("hf:")
     if isinstance(model, (str, Path)):
+        if only is not None:
+            raise ConfigError("only: a folder goes as it is; give the model, or zoo.save a part.")
         folder = Path(str(model).removeprefix("dir:"))
         if not folder.is_dir():
             raise UnknownName(f"{folder}: there is no such folder to push.")
@@ -33,10 +36,10 @@ def push(model: Any, repo: str, **options: Any) -> Any:
             repo,
             **options,
         )
-    from zoo.models.base import save
+    from zoo.api.build import save
 
     with tempfile.TemporaryDirectory(prefix="zoo-push-") as folder_name:
-        return client.push(save(model, folder_name), repo, **options)
+        return client.push(save(model, folder_name, only=only), repo, **options)
 
 
 def pull(name: str, **options: Any) -> Path:

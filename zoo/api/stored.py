@@ -85,7 +85,7 @@ def find_stored(
         _warn_of_licence(parsed, typed)
         weights, folder = tag_weights(parsed, typed, allow_pickle)
     if parsed.scheme == "hf":
-        _refuse_local_bases(parsed.name, typed.bases)
+        _refuse_local_bases(parsed.name, typed, config_with((), {}))
     tuned = is_tuned(typed) and is_tuned(config_with((), {}))
     foreign = bool(parsed.scheme) and not overrides and not keys
     return Stored(typed, weights, folder, tuned, foreign)
@@ -110,24 +110,28 @@ def _warn_of_licence(parsed: Name, typed: Any) -> None:
 def stored_weights(name: str, allow_pickle: bool = False) -> Mapping[str, Any]:
     """Returns all tensors of a model by name, under its own names; none is read yet."""
     found = find_stored(parse_name(name), allow_pickle=allow_pickle)
-    if not found.config.bases:
-        return found.weights
-    model = found.empty()
-    return over_bases(model, found.weights, found.config.bases, allow_pickle)
+    model = found.empty() if found.config.bases else None
+    return over_bases(model, found.weights, found.config, allow_pickle)
 
 
 def over_bases(
-    model: Any, own: Mapping[str, Any], bases: Mapping[str, str], allow_pickle: bool = False
+    model: Any, own: Mapping[str, Any], config: Any, allow_pickle: bool = False
 ) -> Mapping[str, Any]:
-    """Returns tensors by the model's names: `own`, then those of the models called in `bases`."""
-    from zoo.weights.bases import layered
+    """Returns tensors by the model's names: `own`, added to those that the config's `deltas` name,
+    then those of its `bases`."""
+    from zoo.weights.bases import layered, summed
     from zoo.weights.fit import module_slots
 
-    if not bases:
-        return own
-    names = [name for slot in module_slots(model).values() for name in slot.names]
+    def weights(name: str) -> Mapping[str, Any]:
+        return stored_weights(name, allow_pickle)
+
     try:
-        return layered(own, bases, names, lambda name: stored_weights(name, allow_pickle))
+        if config.deltas:
+            own = summed(own, config.deltas, weights)
+        if not config.bases:
+            return own
+        names = [name for slot in module_slots(model).values() for name in slot.names]
+        return layered(own, config.bases, names, weights)
     except RecursionError:
         raise ConfigError("bases: the models name each other as bases.") from None
 
@@ -140,13 +144,14 @@ def read_base_files(model: Any, bases: Mapping[str, str], allow_pickle: bool = F
             part.read_files(find_stored(parse_name(base), allow_pickle=allow_pickle).folder)
 
 
-def _refuse_local_bases(name: str, bases: Mapping[str, str]) -> None:
-    local = [base for base in bases.values() if base.startswith("dir:")]
-    if local:
-        raise ConfigError(
-            f"bases: hf:{name} grew on {local[0]}, a folder of whoever pushed it; ask for a copy "
-            "whose bases are on a hub."
-        )
+def _refuse_local_bases(name: str, asked: Any, pushed: Any) -> None:
+    """Refuses folders that a hub's config names; those that the caller names are his own."""
+    for module, base in pushed.bases.items():
+        if base.startswith("dir:") and asked.bases.get(module) == base:
+            raise ConfigError(
+                f"bases: hf:{name} grew on {base}, a folder of whoever pushed it; say where yours "
+                f"is by bases.{module}=dir:…, or ask for a copy whose bases are on a hub."
+            )
 
 
 def foreign_config(

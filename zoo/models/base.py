@@ -96,14 +96,14 @@ def initialise(model: nn.Module, seed: int | None = None) -> nn.Module:
 
 
 def stored_mapping(config: Any) -> dict[str, Any]:
-    """Returns what config.json holds: the resolved config without weights tags, and who wrote
-    it."""
+    """Returns what config.json holds: the resolved config without weights tags, and who wrote it.
+    What is stored is no difference any more."""
     from zoo import __version__
 
     return {
         "zoo": {"format": FORMAT_VERSION, "version": __version__},
         "group": config.zoo_group,
-        "config": to_mapping(config, omit=("weights",)),
+        "config": to_mapping(config, omit=("weights", "deltas")),
     }
 
 

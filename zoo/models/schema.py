@@ -69,5 +69,10 @@ class ModelConfig:
         "module -> name of the model whose weights fill it where the own weights do not; 'all' is "
         "the whole model; in training also experiment:NAME, which is run first",
     )
+    deltas: dict[str, str] = setting(
+        {},
+        "module -> name of the model whose weights are added to the own ones, where those are "
+        "differences to them (the first files of Vicuna and LLaVA)",
+    )
     tuning: TuningConfig | None = part("tuning", None, "small trained additions, as LoRA")
     card: Card = section(Card, doc="for people")

@@ -135,13 +135,13 @@ def _model(config: ExperimentConfig) -> nn.Module:
     from zoo.weights.load import load_into
 
     model: Any = build_empty(config.model)
-    bases = model.config.bases if hasattr(model, "config") else {}
+    bases = config.model.bases
     if config.weights is None and not bases:
         return initialise(model, config.seed)
     fresh = set(tuning_names(model))
     if config.weights is None:  # what no base fills is what the run is for
         fresh |= {name for name in model.state_dict() if not covered(name, bases)}
-    weights = over_bases(model, _weights(config) if config.weights else {}, bases)
+    weights = over_bases(model, _weights(config) if config.weights else {}, config.model)
     with seeded(config.seed):
         model.load_report = load_into(
             model, weights, partial=config.partial, fresh=fresh, dtype=torch.float32, copy=True

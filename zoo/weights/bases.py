@@ -6,6 +6,9 @@ A stored model need not hold all of itself. Its config's `bases` say whose weigh
     bases: {vision: clip-vit-large-14, text: vicuna-7b-v1.5}      an adapter between two models
 
 The key is a module of the model ('all' is the model itself), the value a name for `zoo.load`.
+A file of differences is added to the weights that `deltas` name, as Llama's licence once asked:
+
+    deltas: {text: dir:llama-7b}
 """
 
 from __future__ import annotations
@@ -14,8 +17,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from zoo.errors import ConfigError, WeightsError
+from zoo.weights.derived import Summed
+from zoo.weights.lazy import as_lazy
+from zoo.weights.steps import Misfit
 
-__all__ = ["covered", "layered", "subset"]
+__all__ = ["covered", "layered", "subset", "summed"]
 
 WHOLE = "all"
 
@@ -55,6 +61,36 @@ def layered(
         weights = open_base(base)
         found |= {prefix + name: weights[name] for name in weights if prefix + name in wanted}
     return {**found, **own}
+
+
+def summed(
+    own: Mapping[str, Any],
+    deltas: Mapping[str, str],
+    open_base: Callable[[str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Returns name -> tensor: what a model's file holds, and to the modules of `deltas` the weights
+    of the models named there added.
+
+    Rows that a base lacks (of tokens that were added to its vocabulary) are what the file says.
+    Raises: ConfigError for a module of which the file holds nothing, WeightsError for tensors that
+    do not go together.
+    """
+    found = dict(own)
+    for module, base in deltas.items():
+        prefix = _prefix(module)
+        names = [name for name in own if name.startswith(prefix)]
+        if not names:
+            raise ConfigError(f"deltas.{module}: the file holds nothing of such a module.")
+        weights = open_base(base)
+        for name in names:
+            inner = name.removeprefix(prefix)
+            if inner not in weights:
+                raise WeightsError(f"deltas.{module}: {base} has no {inner} to add to.")
+            try:
+                found[name] = Summed(as_lazy(own[name]), as_lazy(weights[inner]))
+            except Misfit as error:
+                raise WeightsError(f"deltas.{module}: {inner} of {base} {error}.") from None
+    return found
 
 
 def subset(

@@ -16,7 +16,7 @@ from zoo.weights.steps import Misfit, Shape, Step
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Filled", "Joined", "Same", "cut", "stepped", "undone"]
+__all__ = ["Filled", "Joined", "Same", "Summed", "cut", "stepped", "undone"]
 
 
 class Stepped(LazyTensor):
@@ -90,6 +90,32 @@ class Slice(LazyTensor):
 
     def scratch(self) -> torch.Tensor:
         return _contiguous(self.source.scratch().narrow(self.dim, self.start, self.size))
+
+
+class Summed(LazyTensor):
+    """A tensor plus another one, which may have fewer rows; in the dtype of the first. Raises
+    Misfit if the shapes do not go together."""
+
+    fresh = True
+
+    def __init__(self, first: LazyTensor, other: LazyTensor) -> None:
+        rows, columns = first.shape[:1], first.shape[1:]
+        if len(first.shape) != len(other.shape) or other.shape[1:] != columns:
+            raise Misfit(f"is {describe(other.shape)}, to be added to {describe(first.shape)}")
+        if other.shape[:1] > rows:
+            raise Misfit(f"has {other.shape[0]} rows, to be added to {rows[0]}")
+        self.first, self.other = first, other
+        self.shape, self.dtype = first.shape, first.dtype
+
+    def read(self, copy: bool = False) -> torch.Tensor:
+        out = own_memory(self.shape, self.dtype)
+        self.first.read_into(out)
+        added = self.other.scratch().to(out.dtype)
+        if out.ndim:
+            out[: len(added)] += added
+        else:
+            out += added
+        return out
 
 
 class Filled(LazyTensor):

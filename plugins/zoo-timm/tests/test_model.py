@@ -104,6 +104,18 @@ def test_patch_tokens_of_a_layer(name):
             model.patch_tokens(x, layer)
 
 
+def test_patch_tokens_of_several_layers():
+    """Side by side in the order asked for, whatever timm's own order is."""
+    model = zoo.create("timm/test_vit", seed=0)
+    x = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        apart = [model.patch_tokens(x, layer) for layer in (-1, 1)]
+        assert torch.equal(model.patch_tokens(x, [-1, 1]), torch.cat(apart, -1))
+    assert model.patch_width([-1, 1]) == 2 * model.patch_width(-1)
+    with pytest.raises(ConfigError, match="levels of different sizes"):
+        zoo.create("timm/test_resnet", seed=0).patch_tokens(x, [0, -1])
+
+
 def test_hidden_is_patch_tokens_for_plain_stacks():
     for name, prefix in (("vit_tiny_patch16_224", 1), ("convnext_atto", 0), ("mixer_s16_224", 0)):
         model = shaken(zoo.create(f"timm/{name}", keys(name), seed=0))[0].eval()

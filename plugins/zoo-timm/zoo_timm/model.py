@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from zoo.registry.suggest import hint
 from zoo_timm.schema import TimmBackboneConfig
 
 __all__ = ["TimmBackbone", "TimmOutput", "create_network"]
+
+Layers = int | Sequence[int] | None  # which of timm's feature levels
 
 
 class TimmBackbone(nn.Module, ImageVerbs):
@@ -64,20 +66,20 @@ class TimmBackbone(nn.Module, ImageVerbs):
                 f"timm's {self.config.architecture} does not pool; use hidden or patch_tokens."
             ) from None
 
-    def patch_tokens(self, pixels: Tensor, layer: int | None = None) -> Tensor:
+    def patch_tokens(self, pixels: Tensor, layer: Layers = None) -> Tensor:
         """Returns the outputs (b n d) over the picture, row by row, without prefix tokens.
 
         `layer` counts timm's feature levels as Python does: blocks of a transformer, stages of a
-        pyramid; -1 is the last one's output. None is that after the final norm, if it stands before
-        the pooling.
+        pyramid; -1 is the last one's output; those of several stand side by side, where they have
+        as many patches. None is the last one's after the final norm, if it stands before the
+        pooling.
         """
-        levels = len(self.network.feature_info)
-        if layer is not None and not -levels <= layer < levels:
-            raise ConfigError(f"layer: {layer} is none of the {levels} levels.")
+        levels = self._levels(layer)
+        order = sorted(set(levels))  # timm gives them in its own order, whatever was asked
         ask = partial(
             self.network.forward_intermediates,
             pixels,
-            indices=[-1 if layer is None else layer],
+            indices=order,
             output_fmt="NCHW",
             intermediates_only=True,
         )
@@ -85,16 +87,30 @@ class TimmBackbone(nn.Module, ImageVerbs):
             maps = ask(norm=layer is None)
         except AssertionError:  # Hiera's norm reads the pooled vector
             maps = ask(norm=False)
-        return maps[-1].flatten(2).transpose(1, 2)
+        chosen = [maps[order.index(level)] for level in levels]
+        return torch.cat(chosen, dim=1).flatten(2).transpose(1, 2)
 
-    def patch_width(self, layer: int | None = None) -> int:
+    def patch_width(self, layer: Layers = None) -> int:
         """Returns the width d of what `patch_tokens` gives."""
-        return self.network.feature_info[-1 if layer is None else layer]["num_chs"]
+        return sum(self.network.feature_info[level]["num_chs"] for level in self._levels(layer))
 
-    def patch_grid(self, height: int, width: int, layer: int | None = None) -> tuple[int, int]:
+    def patch_grid(self, height: int, width: int, layer: Layers = None) -> tuple[int, int]:
         """Returns rows and columns of `patch_tokens` of a picture of a size."""
-        step = self.network.feature_info[-1 if layer is None else layer]["reduction"]
+        step = self.network.feature_info[self._levels(layer)[0]]["reduction"]
         return math.ceil(height / step), math.ceil(width / step)
+
+    def _levels(self, layer: Layers) -> list[int]:
+        """Returns the numbers of levels, from 0; raises ConfigError for those that are not there or
+        are of different sizes."""
+        info = self.network.feature_info
+        count = len(info)
+        asked = [-1] if layer is None else [layer] if isinstance(layer, int) else list(layer)
+        for level in asked:
+            if not -count <= level < count:
+                raise ConfigError(f"layer: {level} is none of the {count} levels.")
+        if len({info[level]["reduction"] for level in asked}) > 1:
+            raise ConfigError(f"layer: {asked} are levels of different sizes.")
+        return [level % count for level in asked]
 
     def attention_maps(self, images: Any, layer: int = -1, batch_size: int = 32) -> Tensor:
         """Raises ConfigError: timm's modules do not show their attention weights."""

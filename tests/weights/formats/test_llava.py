@@ -144,7 +144,7 @@ def test_towers_have_names():
         ({"mm_vision_tower": "acme/eyes"}, "no tower of ours"),
         ({"mm_vision_tower": None}, "names no vision tower"),
         ({"mm_projector_type": "cabstractor"}, "cabstractor"),
-        ({"mm_use_im_start_end": True}, "mm_use_im_start_end"),
+        ({"mm_use_im_start_end": "yes"}, "mm_use_im_start_end"),
         ({"mm_vision_select_feature": "cls_patch"}, "cls_patch"),
         ({"image_aspect_ratio": "highres"}, "highres"),
         ({"mm_resampler_type": "qformer"}, "qformer"),

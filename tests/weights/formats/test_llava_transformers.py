@@ -47,6 +47,7 @@ CASES = {
     "no bias": {"multimodal_projector_bias": False, "vision_feature_layer": -1},
     "siglip": {"tower": "siglip", "vision_feature_select_strategy": "full"},
     "qwen2": {"text": "qwen2", "vision_feature_layer": 1},
+    "layers": {"vision_feature_layer": [-1, 1, -2]},
     "1.6": {"tiles": True},
     "1.6 mistral": {"tiles": True, "text": "mistral"},
 }
@@ -232,7 +233,9 @@ def test_bf16(reference):
     ("key", "value", "words"),
     [
         ("vision_feature_select_strategy", "full", "vision_feature_select_strategy"),
-        ("vision_feature_layer", [-2, -5], "vision_feature_layer"),
+        ("vision_feature_layer", [], "names no blocks"),
+        ("vision_feature_layer", [-2, "x"], "names no blocks"),
+        ("vision_feature_layer", [-2, 0], "reads no block"),
         ("vision_feature_layer", 0, "reads no block"),
         ("projector_hidden_act", "maxout", "maxout"),
         ("use_image_newline_parameter", False, "use_image_newline_parameter"),

@@ -18,8 +18,8 @@ __all__ = ["answered", "collate", "encoder"]
 
 def encoder(model: Any, image_token: int) -> Callable[[str], list[int]]:
     """Returns how a model's tokenizer encodes a text with marks; marks become `image_token`."""
-    tokenizer = model.tokenizer
-    return lambda text: encoded(tokenizer, text, image_token)
+    tokenizer, around = model.tokenizer, getattr(model.config, "around", ())
+    return lambda text: encoded(tokenizer, text, image_token, around)
 
 
 def answered(

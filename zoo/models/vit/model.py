@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,28 +72,31 @@ class VisionTransformer(nn.Module, ImageVerbs):
         return ImageOutput(logits, x, pooled, other)
 
     def patch_tokens(
-        self, pixels: Tensor, layer: int | None = None, prefix: bool = False
+        self, pixels: Tensor, layer: int | Sequence[int] | None = None, prefix: bool = False
     ) -> Tensor:
         """Returns the patches' outputs (b rows*columns d), with `prefix` behind the prefix tokens'.
 
         `layer` counts blocks as Python does: -1 is the last block's output, -2 the one before
-        (LLaVA); None is what the encoder gives.
+        (LLaVA); those of several stand side by side; None is what the encoder gives.
         """
         first = 0 if prefix else self.config.prefix_tokens
         if layer is None:
             return self(pixels).hidden[:, first:]
-        depth = self.config.backbone.depth
-        if not -depth <= layer < depth:
-            raise ConfigError(f"layer: {layer} is none of the {depth} blocks.")
-        record = Record(layers=frozenset({layer % depth}))
+        depth, layers = self.config.backbone.depth, [layer] if isinstance(layer, int) else layer
+        for each in layers:
+            if not -depth <= each < depth:
+                raise ConfigError(f"layer: {each} is none of the {depth} blocks.")
+        record = Record(layers=frozenset(each % depth for each in layers))
         self(pixels, record=record)
-        return record.hidden[layer % depth][:, first:]
+        return torch.cat([record.hidden[each % depth][:, first:] for each in layers], dim=-1)
 
-    def patch_width(self, layer: int | None = None) -> int:
+    def patch_width(self, layer: int | Sequence[int] | None = None) -> int:
         """Returns the width d of what `patch_tokens` gives; nothing is computed."""
-        return self.config.backbone.width
+        return self.config.backbone.width * (len(layer) if isinstance(layer, Sequence) else 1)
 
-    def patch_grid(self, height: int, width: int, layer: int | None = None) -> tuple[int, int]:
+    def patch_grid(
+        self, height: int, width: int, layer: int | Sequence[int] | None = None
+    ) -> tuple[int, int]:
         """Returns rows and columns of `patch_tokens` of a picture of a size."""
         return self.tokenizer.grid_for(height, width)
 

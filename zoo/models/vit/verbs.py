@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class ImageVerbs(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         return found if several else found[0]
 
     @torch.no_grad()
-    def patch_shape(self, layer: int | None = None) -> tuple[int, int]:
+    def patch_shape(self, layer: int | Sequence[int] | None = None) -> tuple[int, int]:
         """Returns (tokens, width) of what `patch_tokens` gives for a picture of the configured
         size: asked of the model itself, which may be on the meta device."""
         parameter, config = next(self.parameters()), self.tokenizer.config

@@ -39,7 +39,8 @@ def answer_attention(model: Any, asked: Asked) -> list[Tensor]:
         stretch = grid[0] // small[0], grid[1] // small[1]
         found = torch.kron(patches / (stretch[0] * stretch[1]), torch.ones(stretch))
         if config.class_token:
-            layer = -1 if config.layer is None else config.layer
+            layer = config.layer[-1] if isinstance(config.layer, list) else config.layer
+            layer = -1 if layer is None else layer
             looks = model.vision.attention_maps(picture, layer).mean(0)  # r s
             found = found + own[: len(own) - patches.numel()].sum() * looks / looks.sum()
         maps.append(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,10 +93,24 @@ def _parts(content: str) -> list[dict[str, str]]:
     return parts
 
 
-def encoded(tokenizer: Any, text: str, image_token: int) -> list[int]:
-    """Returns the ids of a text, `image_token` for each mark. A vocabulary that has the mark as a
-    token splits the text by itself; with any other, what stands between marks is tokenised alone,
-    as LLaVA's own code does."""
+def encoded(tokenizer: Any, text: str, image_token: int, around: Sequence[int] = ()) -> list[int]:
+    """Returns the ids of a text, `image_token` for each mark, between the two tokens of `around`.
+
+    A vocabulary that has the mark as a token splits the text by itself; with any other, what stands
+    between marks is tokenised alone, as LLaVA's own code does.
+    """
+    ids = _encoded(tokenizer, text, image_token)
+    if not around:
+        return ids
+    start, end = around
+
+    def each(token: int) -> Iterable[int]:
+        return (start, token, end) if token == image_token else (token,)
+
+    return [new for token in ids for new in each(token)]
+
+
+def _encoded(tokenizer: Any, text: str, image_token: int) -> list[int]:
     if tokenizer.engine.number(MARK) == image_token:
         return tokenizer.encode(text, special=False)
     first, *rest = text.split(MARK)

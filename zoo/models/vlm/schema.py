@@ -89,16 +89,20 @@ class VisionLanguageConfig(ModelConfig):
     )
     adapter: AdapterConfig = part("adapter", "linear", "from its features to words")
     text: CausalLMConfig = part("model", {"kind": "causal-lm"}, "speaks: any decoder of text")
-    layer: int | None = setting(
+    layer: int | list[int] | None = setting(
         -2,
         "block of the vision tower whose output is read, counted as Python does (LLaVA: the last "
-        "but one); null: what the tower gives, its final norm included",
+        "but one), or several side by side; null: what the tower gives, its final norm included",
     )
     class_token: bool = setting(
         False, "also read the tokens that the tower has before the patches (`cls_patch`)"
     )
     image_token: int = setting(
         -200, "id that stands for a picture in tokens; it may lie outside of the vocabulary"
+    )
+    around: list[int] = setting(
+        [],
+        "ids of the two tokens that stand around every picture (LLaVA v0: <im_start>, <im_end>)",
     )
     tiles: list[list[int]] = setting(
         [],
@@ -107,6 +111,10 @@ class VisionLanguageConfig(ModelConfig):
     )
 
     def check(self) -> None:
+        if self.layer == []:
+            raise ConfigError("layer: names no block of the tower.")
+        if len(self.around) not in (0, 2):
+            raise ConfigError(f"around: needs two tokens or none, got {self.around}.")
         for size in self.tiles:
             if len(size) != 2 or min(size) < 1:
                 raise ConfigError(f"tiles: {size} is no (height, width).")

@@ -103,7 +103,7 @@ class VisionLanguageVerbs(ReadsText, nn.Module if TYPE_CHECKING else object):  #
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text with `<image>` in it, one `image_token` for each."""
-        return encoded(self.tokenizer, text, self.config.image_token)
+        return encoded(self.tokenizer, text, self.config.image_token, self.config.around)
 
     def prompt(self, asked: Asked) -> list[int]:
         """Returns the tokens of a conversation, its last turn opened for the answer."""

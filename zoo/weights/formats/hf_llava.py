@@ -76,12 +76,24 @@ def read_config(content: dict[str, Any], names: Collection[str]) -> dict[str, An
     return node
 
 
-def _layer(keys: Keys) -> int:
-    """Returns the block whose output is read; theirs counts the embedding as number 0."""
-    layer = keys.take("vision_feature_layer", -2)
-    if layer == 0:
+def _layer(keys: Keys) -> int | list[int]:
+    """Returns the block whose output is read, or several; theirs counts the embedding as number
+    0."""
+    said = keys.take("vision_feature_layer", -2, int, list)
+    layers = said if isinstance(said, list) else [said]
+    if not layers or any(type(layer) is not int for layer in layers):
+        raise ConfigError(f"{keys.where}: 'vision_feature_layer' = {show(said)} names no blocks.")
+    if 0 in layers:
         raise ConfigError(f"{keys.where}: 'vision_feature_layer' = 0 reads no block's output.")
-    return layer - 1 if layer > 0 else layer
+    ours = [layer - 1 if layer > 0 else layer for layer in layers]
+    return ours if isinstance(said, list) else ours[0]
+
+
+def _their_layer(layer: int | list[int]) -> int | list[int]:
+    """Returns the same in their count."""
+    if isinstance(layer, list):
+        return [each + (each >= 0) for each in layer]
+    return layer + (layer >= 0)
 
 
 def _check_features(keys: Keys, class_token: bool) -> None:
@@ -101,8 +113,9 @@ def write_config(config: Any) -> dict[str, Any]:
     adapter, vision = config.adapter, config.vision
     if adapter.zoo_kind != "mlp" or adapter.depth != 2 or adapter.hidden or adapter.pool != 1:
         raise ConfigError(f"adapter: format {name!r} holds an mlp of two equal matrices alone.")
-    if config.class_token:
-        raise ConfigError(f"class_token: format {name!r} drops it.")
+    if config.class_token or config.around:
+        key = "class_token" if config.class_token else "around"
+        raise ConfigError(f"{key}: format {name!r} has no such tokens.")
     if config.layer is None or config.image_token < 0:
         key = "layer" if config.layer is None else "image_token"
         raise ConfigError(f"{key}: format {name!r} needs a number of 0 or more, or a block.")
@@ -116,7 +129,7 @@ def write_config(config: Any) -> dict[str, Any]:
         "image_token_index": config.image_token,
         "projector_hidden_act": public_activation(adapter.activation),
         "multimodal_projector_bias": adapter.bias,
-        "vision_feature_layer": config.layer + (config.layer >= 0),
+        "vision_feature_layer": _their_layer(config.layer),
         "vision_feature_select_strategy": strategy,
         "tie_word_embeddings": config.text.tied,
         **({"image_grid_pinpoints": config.tiles} if config.tiles else {}),

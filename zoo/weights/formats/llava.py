@@ -59,7 +59,7 @@ def read_config(content: dict[str, Any], names: Collection[str]) -> dict[str, An
     written = keys.architecture(*CLASSES) or next(iter(CLASSES))
     kind = CLASSES[written]
     keys.ignore(*SILENT)
-    keys.only("mm_use_im_start_end", False, None)  # two more tokens around every picture
+    ends = keys.take("mm_use_im_start_end", False)
     keys.only("mm_resampler_type", None)
     keys.only("mm_vision_select_feature", "patch", None)
     tower = keys.take("mm_vision_tower", content.get("vision_tower"), str)
@@ -74,6 +74,7 @@ def read_config(content: dict[str, Any], names: Collection[str]) -> dict[str, An
     layer = keys.take("mm_vision_select_layer", -2)
     adapter = _read_adapter(keys)
     text = read_text({**keys.rest(), "model_type": kind}) | {"tokenizer": _words(kind)}
+    last = text["vocabulary"] - 1  # <im_start> and <im_end> were the last to be added
     base = tower_named(tower)
     vision: dict[str, Any] = {"name": base, "projection": None, "classes": 0}
     if shape == "pad":
@@ -84,6 +85,7 @@ def read_config(content: dict[str, Any], names: Collection[str]) -> dict[str, An
         "adapter": adapter,
         "text": text,
         "layer": layer - 1 if layer > 0 else layer,
+        "around": [last - 1, last] if ends else [],
         # theirs are (width, height)
         "tiles": [size[::-1] for size in tiles] if shape == "anyres" else [],
         **({} if within else {"bases": {"vision": base}}),
@@ -143,9 +145,11 @@ def write_config(config: Any) -> dict[str, Any]:
     repos = [tag.repo for tag in vision.weights.values() if tag.repo in towers()]
     if vision.zoo_kind != "vit" or not repos:
         raise ConfigError(f"vision: format {NAME!r} names a public tower, and this one is none.")
-    if config.class_token or config.layer is None:
+    if config.class_token or not isinstance(config.layer, int):
         key = "class_token" if config.class_token else "layer"
-        raise ConfigError(f"{key}: format {NAME!r} reads the patches of a block.")
+        raise ConfigError(f"{key}: format {NAME!r} reads the patches of one block.")
+    if config.around not in ([], [config.text.vocabulary - 2, config.text.vocabulary - 1]):
+        raise ConfigError(f"around: format {NAME!r} takes the last two tokens of the vocabulary.")
     public = {
         **text,
         "architectures": [classes[kind]],
@@ -155,7 +159,7 @@ def write_config(config: Any) -> dict[str, Any]:
         "mm_vision_tower": repos[0],
         "mm_vision_select_layer": config.layer + (config.layer >= 0),
         "mm_vision_select_feature": "patch",
-        "mm_use_im_start_end": False,
+        "mm_use_im_start_end": bool(config.around),
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,
         "image_aspect_ratio": "pad" if vision.tokenizer.resize == "pad" else "square",
