@@ -64,10 +64,10 @@ class ModelConfig:
     """The base of every model's schema."""
 
     weights: dict[str, Weights] = setting({}, "tag -> weights; the first is the default")
-    bases: dict[str, str] = setting(
+    bases: dict[str, str | None] = setting(
         {},
         "module -> name of the model whose weights fill it where the own weights do not; 'all' is "
-        "the whole model; in training also experiment:NAME, which is run first",
+        "the whole model; null: of none; in training also experiment:NAME, which is run first",
     )
     deltas: dict[str, str] = setting(
         {},
@@ -76,3 +76,6 @@ class ModelConfig:
     )
     tuning: TuningConfig | None = part("tuning", None, "small trained additions, as LoRA")
     card: Card = section(Card, doc="for people")
+
+    def __post_init__(self) -> None:
+        self.bases = {module: name for module, name in self.bases.items() if name is not None}

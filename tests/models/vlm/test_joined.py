@@ -17,7 +17,7 @@ from tests.weights.formats.parity import (
     tensors,
     transformers,
 )
-from tests.weights.formats.test_llava import SMALL, config
+from tests.weights.formats.test_llava import FORMAT, SMALL, config
 from tests.weights.formats.test_llava_transformers import MARK, TEXT, make, prompt, spread
 from zoo.errors import ConfigError, WeightsError
 from zoo.models.vlm.prompts import question_about
@@ -110,7 +110,7 @@ def test_differences_are_added_to_a_llama(ends, tmp_path):
     assert all(torch.equal(ours.text.state_dict()[name], wanted[name]) for name in wanted)
     assert same_logits(ours, reference)
     # the added tokens stand around a picture
-    assert ours.config.around == [97, 98]
+    assert (ours.config.before, ours.config.after) == (["<im_start>"], ["<im_end>"])
     # what is stored afterwards is no difference
     again = zoo.load(f"dir:{zoo.save(ours, tmp_path / 'stored')}")
     assert again.config.deltas == {} and same_logits(again, reference)
@@ -118,19 +118,23 @@ def test_differences_are_added_to_a_llama(ends, tmp_path):
     written = json.loads((tmp_path / "public" / "config.json").read_text())
     assert written["mm_use_im_start_end"] is True
     back = zoo.load(f"dir:{tmp_path / 'public'}", SMALL, bases=where["bases"])
-    assert back.config.around == [97, 98] and same_logits(back, reference)
+    assert back.config.after == ["<im_end>"] and same_logits(back, reference)
 
 
 def test_tokens_around_pictures(tiny):
-    model = tiny("image_token=-200", "around=[257, 258]")
-    ids = model.prompt(question_about(["a", "b"], "<image> or <image>?"))
+    special = "special: {eos: </s>, unk: <unk>, pad: <pad>, extra: [<im_start>, <im_end>]}"
+    words = f"text.tokenizer={{name: byte, chat: llava-v1, {special}}}", "image_token=-200"
+    model = tiny(*words, "before=[<im_start>]", "after=[<im_end>]")
+    start, end = (model.tokenizer.token_to_id(name) for name in ("<im_start>", "<im_end>"))
+    asked = question_about(["a", "b"], "<image> or <image>?")
+    ids = model.prompt(asked)
     marks = [place for place, token in enumerate(ids) if token == -200]
-    assert [ids[place - 1] for place in marks] == [257] * 2
-    assert [ids[place + 1] for place in marks] == [258] * 2
-    plain = tiny("image_token=-200").prompt(question_about(["a", "b"], "<image> or <image>?"))
-    assert [token for token in ids if token not in (257, 258)] == plain
-    with pytest.raises(ConfigError, match="around: needs two tokens"):
-        tiny("around=[1]")
+    assert [ids[place - 1 : place + 2] for place in marks] == [[start, -200, end]] * 2
+    assert [token for token in ids if token not in (start, end)] == tiny(*words).prompt(asked)
+    with pytest.raises(ConfigError, match="before: the tokenizer has no token '<ears>'"):
+        tiny(*words, "before=[<ears>]").prompt(asked)
+    with pytest.raises(ConfigError, match="before: format 'llava' knows"):
+        FORMAT.write_config(zoo.config("llava-v1-7b", "before=[<ears>]"))
 
 
 def test_an_adapter_is_pushed_alone_and_finds_its_ends(hub, tmp_path):  # noqa: F811

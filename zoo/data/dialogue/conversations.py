@@ -18,8 +18,9 @@ __all__ = ["answered", "collate", "encoder"]
 
 def encoder(model: Any, image_token: int) -> Callable[[str], list[int]]:
     """Returns how a model's tokenizer encodes a text with marks; marks become `image_token`."""
-    tokenizer, around = model.tokenizer, getattr(model.config, "around", ())
-    return lambda text: encoded(tokenizer, text, image_token, around)
+    tokenizer = model.tokenizer
+    around = [getattr(model.config, key, ()) for key in ("before", "after")]
+    return lambda text: encoded(tokenizer, text, image_token, *around)
 
 
 def answered(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 
 __all__ = ["MARK", "Asked", "conversation", "encoded", "question_about"]
 
@@ -93,21 +93,33 @@ def _parts(content: str) -> list[dict[str, str]]:
     return parts
 
 
-def encoded(tokenizer: Any, text: str, image_token: int, around: Sequence[int] = ()) -> list[int]:
-    """Returns the ids of a text, `image_token` for each mark, between the two tokens of `around`.
+def encoded(
+    tokenizer: Any,
+    text: str,
+    image_token: int,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> list[int]:
+    """Returns the ids of a text, for each mark `image_token` between the tokens `before` and
+    `after`.
 
     A vocabulary that has the mark as a token splits the text by itself; with any other, what stands
-    between marks is tokenised alone, as LLaVA's own code does.
+    between marks is tokenised alone, as LLaVA's own code does. Raises ConfigError when it lacks one
+    of the tokens around pictures.
     """
-    ids = _encoded(tokenizer, text, image_token)
-    if not around:
-        return ids
-    start, end = around
+    ids: list[int] = []
+    start, end = (_numbers(tokenizer, names) for names in (before, after))
+    for token in _encoded(tokenizer, text, image_token):
+        ids += [*start, token, *end] if token == image_token else [token]
+    return ids
 
-    def each(token: int) -> Iterable[int]:
-        return (start, token, end) if token == image_token else (token,)
 
-    return [new for token in ids for new in each(token)]
+def _numbers(tokenizer: Any, names: Sequence[str]) -> list[int]:
+    numbers = [tokenizer.engine.number(name) for name in names]
+    if None in numbers:
+        lacking = names[numbers.index(None)]
+        raise ConfigError(f"before: the tokenizer has no token {lacking!r} to stand at pictures.")
+    return numbers
 
 
 def _encoded(tokenizer: Any, text: str, image_token: int) -> list[int]:

@@ -100,10 +100,10 @@ class VisionLanguageConfig(ModelConfig):
     image_token: int = setting(
         -200, "id that stands for a picture in tokens; it may lie outside of the vocabulary"
     )
-    around: list[int] = setting(
-        [],
-        "ids of the two tokens that stand around every picture (LLaVA v0: <im_start>, <im_end>)",
+    before: list[str] = setting(
+        [], "tokens of the vocabulary that stand before every picture (LLaVA v0: <im_start>)"
     )
+    after: list[str] = setting([], "tokens that stand after it (LLaVA v0: <im_end>)")
     tiles: list[list[int]] = setting(
         [],
         "sizes (height, width) that a large picture may be cut into tiles at, beside a small copy "
@@ -113,8 +113,6 @@ class VisionLanguageConfig(ModelConfig):
     def check(self) -> None:
         if self.layer == []:
             raise ConfigError("layer: names no block of the tower.")
-        if len(self.around) not in (0, 2):
-            raise ConfigError(f"around: needs two tokens or none, got {self.around}.")
         for size in self.tiles:
             if len(size) != 2 or min(size) < 1:
                 raise ConfigError(f"tiles: {size} is no (height, width).")

@@ -103,7 +103,8 @@ class VisionLanguageVerbs(ReadsText, nn.Module if TYPE_CHECKING else object):  #
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text with `<image>` in it, one `image_token` for each."""
-        return encoded(self.tokenizer, text, self.config.image_token, self.config.around)
+        config = self.config
+        return encoded(self.tokenizer, text, config.image_token, config.before, config.after)
 
     def prompt(self, asked: Asked) -> list[int]:
         """Returns the tokens of a conversation, its last turn opened for the answer."""

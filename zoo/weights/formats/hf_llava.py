@@ -113,9 +113,9 @@ def write_config(config: Any) -> dict[str, Any]:
     adapter, vision = config.adapter, config.vision
     if adapter.zoo_kind != "mlp" or adapter.depth != 2 or adapter.hidden or adapter.pool != 1:
         raise ConfigError(f"adapter: format {name!r} holds an mlp of two equal matrices alone.")
-    if config.class_token or config.around:
-        key = "class_token" if config.class_token else "around"
-        raise ConfigError(f"{key}: format {name!r} has no such tokens.")
+    for key in ("class_token", "before", "after"):
+        if getattr(config, key):
+            raise ConfigError(f"{key}: format {name!r} has no such tokens.")
     if config.layer is None or config.image_token < 0:
         key = "layer" if config.layer is None else "image_token"
         raise ConfigError(f"{key}: format {name!r} needs a number of 0 or more, or a block.")

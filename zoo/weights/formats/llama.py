@@ -159,18 +159,18 @@ def write_config(config: Any) -> dict[str, Any]:
     return checked(FORMAT, config, public)
 
 
-def weight_map(config: Any) -> WeightMap:
-    """Returns the map of the tensors."""
-    theirs, ours = "model.layers.*.", "backbone.layers.*."
+def weight_map(config: Any, stack: str = "model.") -> WeightMap:
+    """Returns the map of the tensors; `stack` is what the names of all but the head begin with."""
+    theirs, ours = f"{stack}layers.*.", "backbone.layers.*."
     backbone, sizes = config.backbone, _sizes(config)
     rows: list[Rule] = [
-        *embedding_rows(config, "model.embed_tokens.weight"),
+        *embedding_rows(config, f"{stack}embed_tokens.weight"),
         Rename(f"{theirs}input_layernorm.", f"{ours}attention_norm."),
         Rename(f"{theirs}post_attention_layernorm.", f"{ours}feedforward_norm."),
         Rename(f"{theirs}self_attn.o_proj.", f"{ours}attention.out."),
         Rename(f"{theirs}mlp.down_proj.", f"{ours}feedforward.down."),
-        Rename("model.norm.", "backbone.final_norm."),
-        Drop(f"{theirs}self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
+        Rename(f"{stack}norm.", "backbone.final_norm."),
+        Drop(f"{theirs}self_attn.rotary_emb.inv_freq", f"{stack}rotary_emb.inv_freq"),
     ]
     if sizes is not None:
         for end in ["weight", "bias"] if backbone.attention.qkv_bias else ["weight"]:
@@ -182,7 +182,7 @@ def weight_map(config: Any) -> WeightMap:
     if sizes is not None and backbone.attention.qk_norm is not None:
         rows.append(Rename(f"{theirs}self_attn.q_norm.", f"{ours}attention.q_norm."))
         rows.append(Rename(f"{theirs}self_attn.k_norm.", f"{ours}attention.k_norm."))
-    return WeightMap(rows, prefixes=["model."])
+    return WeightMap(rows, prefixes=[stack])
 
 
 def _sizes(config: Any) -> list[int] | None:

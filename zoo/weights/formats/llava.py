@@ -74,7 +74,6 @@ def read_config(content: dict[str, Any], names: Collection[str]) -> dict[str, An
     layer = keys.take("mm_vision_select_layer", -2)
     adapter = _read_adapter(keys)
     text = read_text({**keys.rest(), "model_type": kind}) | {"tokenizer": _words(kind)}
-    last = text["vocabulary"] - 1  # <im_start> and <im_end> were the last to be added
     base = tower_named(tower)
     vision: dict[str, Any] = {"name": base, "projection": None, "classes": 0}
     if shape == "pad":
@@ -85,7 +84,8 @@ def read_config(content: dict[str, Any], names: Collection[str]) -> dict[str, An
         "adapter": adapter,
         "text": text,
         "layer": layer - 1 if layer > 0 else layer,
-        "around": [last - 1, last] if ends else [],
+        "before": ["<im_start>"] if ends else [],
+        "after": ["<im_end>"] if ends else [],
         # theirs are (width, height)
         "tiles": [size[::-1] for size in tiles] if shape == "anyres" else [],
         **({} if within else {"bases": {"vision": base}}),
@@ -148,8 +148,9 @@ def write_config(config: Any) -> dict[str, Any]:
     if config.class_token or not isinstance(config.layer, int):
         key = "class_token" if config.class_token else "layer"
         raise ConfigError(f"{key}: format {NAME!r} reads the patches of one block.")
-    if config.around not in ([], [config.text.vocabulary - 2, config.text.vocabulary - 1]):
-        raise ConfigError(f"around: format {NAME!r} takes the last two tokens of the vocabulary.")
+    around = [*config.before, *config.after]
+    if around not in ([], ["<im_start>", "<im_end>"]):
+        raise ConfigError(f"before: format {NAME!r} knows <im_start> and <im_end> alone.")
     public = {
         **text,
         "architectures": [classes[kind]],
@@ -159,7 +160,7 @@ def write_config(config: Any) -> dict[str, Any]:
         "mm_vision_tower": repos[0],
         "mm_vision_select_layer": config.layer + (config.layer >= 0),
         "mm_vision_select_feature": "patch",
-        "mm_use_im_start_end": bool(config.around),
+        "mm_use_im_start_end": bool(around),
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,
         "image_aspect_ratio": "pad" if vision.tokenizer.resize == "pad" else "square",
