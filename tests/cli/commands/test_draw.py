@@ -100,3 +100,11 @@ def test_a_clip_needs_a_known_ending(zoo_command, phenaki, tmp_path):
     words = ("a three moving left", "--steps", 1, "--out", tmp_path / "clip.webp")
     code, _, error = zoo_command("animate", phenaki, *words)
     assert code != 0 and "A clip is written as .gif or .mp4, not '.webp'" in error
+
+
+def test_choosing_needs_pictures_that_are_drawn(zoo_command, tmp_path):
+    rerank = ("--rerank", "clip-vit-base-32", "clip-text-base-32")
+    code, _, error = zoo_command("draw", "muse-digits", "x", "--image", "a.png", *rerank)
+    assert code != 0 and "--rerank chooses among drawn pictures" in error
+    code, _, error = zoo_command("draw", "muse-digits", "a handwritten red six", "--best-of", 4)
+    assert code != 0 and "say who chooses (rerank=)" in error

@@ -5,6 +5,7 @@ Examples:
     zoo draw muse-digits "a handwritten red three" --num 9 --seed 0 --out threes.png
     zoo draw muse-digits "a handwritten red three" --image seven.png --mask right-half.png
     zoo draw maskgit-imagenet-256 "tiger shark"
+    zoo draw amused-256 "a red dog" --best-of 16 --rerank clip-vit-base-32 clip-text-base-32
 
 Several pictures go onto one sheet; with --each they go to drawing-1.png, drawing-2.png, …
 """
@@ -30,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num", type=int, default=1, help="how many pictures (default 1)")
     parser.add_argument("--image", help="a picture to edit, or to enlarge")
     parser.add_argument("--mask", help="with --image: what is bright here is drawn anew")
+    parser.add_argument("--best-of", type=int, help="draw so many, keep what --rerank likes best")
+    parser.add_argument(
+        "--rerank",
+        nargs=2,
+        metavar=("PICTURES", "TEXTS"),
+        help="two models that share a space and say which pictures fit the prompt",
+    )
     parser.add_argument("--scale", type=int, default=1, help="pixels of the file for each drawn")
     parser.add_argument("--each", action="store_true", help="a file for every picture")
     parser.add_argument("--out", default="drawing.png", help="the file (default drawing.png)")
@@ -43,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--num and --scale must be at least 1.")
     if args.mask and not args.image:
         raise ConfigError("--mask says what of a picture is drawn anew; give --image too.")
+    if args.image and args.rerank:
+        raise ConfigError("--rerank chooses among drawn pictures, and --image edits one.")
     given = drawing(args)
     model = load_model(args, "draw")
     with progress(_passes(model, given), "drawing") as advance:
@@ -51,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
             mask = _mask(args.mask)
             pictures = model.edit(args.image, mask, args.prompt, args.num, watch=watch, **given)
         else:
-            image = args.image
-            pictures = model.draw(args.prompt, args.num, image=image, watch=watch, **given)
+            given |= {"image": args.image, "best_of": args.best_of, "rerank": args.rerank}
+            pictures = model.draw(args.prompt, args.num, watch=watch, **given)
     files = _written(pictures, args)
     if args.json:
         print_json([{"prompt": args.prompt, "file": str(file)} for file in files])

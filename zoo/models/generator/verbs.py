@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.errors import ConfigError, DataError
 from zoo.models.generator.pictures import as_picture, mask_codes
 from zoo.models.generator.prompt import Condition
+from zoo.models.generator.rerank import Scores, reranker
 from zoo.models.generator.sample import UNKNOWN, sample
 from zoo.models.generator.schema import DrawOptions, draw_options, grid_of
 from zoo.models.text.verbs import ReadsText
@@ -53,7 +54,7 @@ class GeneratorVerbs(ReadsText):
         image: Any = None,
         features: Any = None,
         best_of: int | None = None,
-        rerank: Callable[[list[Any], str], Any] | None = None,
+        rerank: Scores | Sequence[Any] | None = None,
         watch: Watch | None = None,
         batch_size: int = 64,
         **given: Any,
@@ -66,7 +67,8 @@ class GeneratorVerbs(ReadsText):
             features: in place of a text, what its frozen encoder gives: a dict of tensors with a
                 leading axis of 1, named as `zoo.models.generator.prompt.Prompt` names them.
             best_of: so many are drawn and the `num` that `rerank` likes best are returned.
-            rerank: `rerank(pictures, prompt)` gives a score for each, as a CLIP does.
+            rerank: who likes them: `rerank(pictures, prompt)` that gives a score for each, or two
+                models (or names) that share a space: ("clip-vit-base-32", "clip-text-base-32").
             watch: is called with the codes (b n) as they come.
             given: `zoo.models.generator.schema.DrawOptions`: seed, guidance, steps, …; what is not
                 given is `config.sampling`'s.
@@ -75,7 +77,7 @@ class GeneratorVerbs(ReadsText):
         prompts = prompt if isinstance(prompt, list) else [prompt]
         if num < 1 or (best_of is not None and (best_of < num or rerank is None)):
             raise ConfigError("best_of: draw at least `num`, and say who chooses (rerank=).")
-        count = best_of or num
+        count, scores_of = best_of or num, None if rerank is None else reranker(rerank)
         asked = [one for one in prompts for _ in range(count)]
         codes = self.draw_codes(
             asked, image=image, features=features, watch=watch, batch_size=batch_size, **given
@@ -84,8 +86,8 @@ class GeneratorVerbs(ReadsText):
         answers = []
         for index, one in enumerate(prompts):
             found = pictures[index * count : (index + 1) * count]
-            if rerank is not None:
-                scores = torch.as_tensor(rerank(found, one)).float().flatten()
+            if scores_of is not None:
+                scores = torch.as_tensor(scores_of(found, one)).float().flatten()
                 found = [found[i] for i in scores.argsort(descending=True)[:num].tolist()]
             answers.append(found)
         return answers if isinstance(prompt, list) else answers[0]
