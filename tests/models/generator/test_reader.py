@@ -68,7 +68,7 @@ def experiment(t5, way, folder, **changes):
         "kind": "train",
         "model": model_of(t5, way),
         "data": {"name": "codes", "source": "colour-digits", "tokenizer": "fsq-digits",
-                 "folder": str(folder / "codes"), "reader": f"dir:{t5[0]}",
+                 "folder": str(t5[0] / "codes"), "reader": f"dir:{t5[0]}",
                  "reader_length": LENGTH},
         "objective": {"name": WAYS[way][0], "drop": 0.5},
         "optim": {"name": "adamw", "lr": 0.01},

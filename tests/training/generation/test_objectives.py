@@ -156,7 +156,7 @@ def test_a_run_draws_as_it_learns(tmp_path):
             "depth": 1, "width": 16, "attention": {"heads": 2}}},
         "data": "colour-digits",
         "objective": {"name": "masked-codes", "samples": 8, "sheet": 4, "passes": 2},
-        "trainer": {"steps": 4, "batch": 8, "eval_every": 2, "ema": 0.9, "best": "last"},
+        "trainer": {"steps": 2, "batch": 8, "eval_every": 1, "ema": 0.9, "best": "last"},
         "optim": {"name": "adamw", "lr": 0.1},
         "schedule": {"warmup": 0},
         "run": {"dir": str(tmp_path / "run")},

@@ -95,6 +95,7 @@ def pair(odd, theirs, monkeypatch):
     monkeypatch.setattr(theirs.decoder, "IMAGE_TOKEN_COUNT", case["side"] ** 2)
     names = ("layer_count", "embed_count", "attention_head_count", "glu_embed_count")
     options = {name: dict(zip(names, case[name])) for name in ("encoder", "decoder")}
+    torch.manual_seed(0)  # for the tables of positions, which random_weights leaves alone
     encoder = theirs.encoder.DalleBartEncoder(
         **options["encoder"],
         text_vocab_count=case["words"],
@@ -105,9 +106,6 @@ def pair(odd, theirs, monkeypatch):
         **options["decoder"], image_vocab_count=case["rows"], device="cpu"
     )
     random_weights(encoder, 1), random_weights(decoder, 2)
-    decoder.embed_positions.weight.data.mul_(4)  # so that places choose different codes
-    for layer in decoder.layers:
-        layer.glu.fc2.weight.data.mul_(3)
     return encoder, decoder, ours(odd, files(encoder, decoder))
 
 
@@ -193,11 +191,12 @@ def test_guided_codes_step_by_step(odd, pair):
         wanted = draw_options(True, {**options, "together": together})
         *_, found = sample(model, torch.full((1, count), UNKNOWN), asked, model.prompt(1), wanted)
         assert torch.equal(found, codes[:, 1:])
-    assert len(set(found[0].tolist())) > count // 4  # it does not repeat one code
-    first = code_steps(model, asked, model.prompt(1), Guidance(scale=factor)).step(found[:, :0])
-    free, full = their_scores(decoder, state, mask, found, ODD[odd]["rows"])[:, 0, :CODES]
+    steps = code_steps(model, asked, model.prompt(1), Guidance(scale=factor))
+    scores = [steps.step(found[:, :0])]
+    scores += [steps.step(found[:, place : place + 1]) for place in range(count - 1)]
+    free, full = their_scores(decoder, state, mask, found, ODD[odd]["rows"])[..., :CODES]
     expected = free * (1 - factor) + full * factor
-    assert distance(first[0], expected) <= TOLERANCE * (2 * factor - 1)
+    assert distance(torch.cat(scores), expected) <= TOLERANCE * (2 * factor - 1)
 
 
 def test_the_detokenizer_is_the_vqgan_that_is_known(theirs):
