@@ -83,6 +83,16 @@ def test_another_experiment_does_not_go_on_in_a_runs_folder(small, tmp_path):
         run(small(tmp_path / "run", trainer__batch=32))
 
 
+def test_a_run_goes_on_whose_record_knows_fewer_keys(small, tmp_path):
+    run(small(tmp_path / "run", trainer__steps=1))
+    record = tmp_path / "run" / "experiment.json"
+    content = json.loads(record.read_text())
+    del content["config"]["trainable"]  # as an older zoo wrote it
+    record.write_text(json.dumps(content))
+    assert run(small(tmp_path / "run", trainer__steps=2)).step == 2
+    assert json.loads(record.read_text())["config"]["trainable"] == ["*"]
+
+
 def test_what_cannot_be_built_leaves_no_folder(small, tmp_path):
     with pytest.raises(ConfigError, match="no parameter matches 'nothing"):
         run(small(tmp_path / "run", trainable=["nothing*"]))

@@ -53,9 +53,9 @@ def write_run(folder: Path, config: ExperimentConfig, overrides: Sequence[str]) 
     another run."""
     from zoo import __version__
 
-    mapping, old = to_mapping(config, omit=("run",)), read_run_mapping(folder)
-    if old is not None:
-        old.pop("run")
+    mapping, before, old = to_mapping(config, omit=("run",)), read_run(folder), None
+    if before is not None:  # typed and back: keys that this zoo added since have their defaults
+        old = to_mapping(before, omit=("run",))
         _refuse_other(folder, old, mapping)
     if old == mapping:
         return
