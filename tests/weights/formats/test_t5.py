@@ -27,7 +27,10 @@ class TestT5(PairTests):
     names = {
         None: ("T5Config", "T5ForConditionalGeneration"),
         "umt5": ("UMT5Config", "UMT5ForConditionalGeneration"),
-        "umt5, relu, one head": ("UMT5Config", "UMT5ForConditionalGeneration"),
+        **{
+            f"umt5, {odd}": ("UMT5Config", "UMT5ForConditionalGeneration")
+            for odd in ("relu, one head", "gated", "wide heads", "other depths", "few buckets")
+        },
         "mt5": ("MT5Config", "MT5ForConditionalGeneration"),
         "mt5, own head": ("MT5Config", "MT5ForConditionalGeneration"),
     }
@@ -47,6 +50,14 @@ class TestT5(PairTests):
         "gated, relu": {**_TINY, "feed_forward_proj": "gated-relu"},
         "umt5": _TINY,
         "umt5, relu, one head": {**_TINY, "feed_forward_proj": "relu", "num_heads": 1},
+        "umt5, gated": {**_TINY, "feed_forward_proj": "gated-silu", "layer_norm_epsilon": 1e-2},
+        "umt5, wide heads": {**_TINY, "d_kv": 24, "num_heads": 5, "d_ff": 70},
+        "umt5, other depths": {**_TINY, "num_layers": 3, "num_decoder_layers": 1},
+        "umt5, few buckets": {
+            **_TINY,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 9,
+        },
         "mt5": _TINY,
         "mt5, own head": {**_TINY, "own_head": True},
     }

@@ -64,6 +64,35 @@ class PackagesConfig(TextDataConfig):
     )
 
 
+@kind("data", "roles", builds="zoo.data.text.roles:RolesData")
+@dataclass(kw_only=True)
+class RolesConfig(TextDataConfig):
+    """Pieces of the standard library's modules, each name labelled with what it is there."""
+
+    packages: list[str] = setting(
+        [
+            *("asyncio", "email", "http", "idlelib", "importlib", "json", "logging"),
+            *("multiprocessing", "tkinter", "unittest", "urllib", "xml"),
+        ],
+        "the packages that are read",
+    )
+    length: int = setting(128, "tokens of a piece", low=2)
+    held_out: float = setting(
+        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
+    )
+
+
+@kind("data", "signatures", builds="zoo.data.text.signatures:SignaturesData")
+@dataclass(kw_only=True)
+class SignaturesConfig(TextDataConfig):
+    """Questions about defaults in the standard library's signatures; answers are spans of them."""
+
+    length: int = setting(96, "tokens of question and signature at most", low=16)
+    held_out: float = setting(
+        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
+    )
+
+
 @kind("data", "numbers", builds="zoo.data.text.numbers:NumbersData")
 @dataclass(kw_only=True)
 class NumbersConfig(TextDataConfig):

@@ -59,7 +59,7 @@ class MaskedLM(nn.Module, MaskedVerbs):
         config = self.config
         x = self.embedding(tokens)
         if config.token_types:
-            x = x + self.token_types(torch.zeros_like(tokens) if types is None else types)
+            x = x + (self.token_types.weight[0] if types is None else self.token_types(types))
         rules = as_mask(mask)
         x = self.backbone(x, mask=rules, record=record)
         start = first_token(x, None if rules is None else rules.padding)
