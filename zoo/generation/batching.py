@@ -212,7 +212,7 @@ class Batcher:
 
     def _take(self, requests: list[Request], scores: Tensor) -> None:
         """Chooses the next token of requests (scores b v) and ends those that end."""
-        best = scores.argmax(-1).tolist()
+        best = scores.float().argmax(-1).tolist()
         for index, request in enumerate(requests):
             row = scores[index, None]
             token = best[index] if _is_plain(request) else self._choice(request, row)

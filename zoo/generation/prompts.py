@@ -23,23 +23,33 @@ from zoo.registry import to_mapping
 
 __all__ = ["fingerprint", "load_prompt", "save_prompt"]
 
-VERSION = "1"
-SAMPLE = 1 << 20  # bytes of a model's first and last tensor that its fingerprint covers
+VERSION = "2"
+SAMPLE = 1 << 20  # bytes of some of a model's tensors that its fingerprint covers
+
+
+def precision(model: Any) -> str:
+    """Returns what a model computes in: its numbers' type, and its layers' inference form."""
+    forms = {type(m.form).__name__.lower() for m in model.modules() if getattr(m, "form", None)}
+    kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
+    return " ".join([*sorted(kinds), *sorted(forms - {"packed"})])  # packed numbers are the same
 
 
 def fingerprint(model: Any) -> dict[str, str]:
-    """Returns what must agree for a prompt cache to be used: config, weights, dtype."""
-    state = list(model.state_dict().items())
-    digest = hashlib.sha256()
-    for name, tensor in state:
+    """Returns what must agree for a prompt cache to be used: config, weights, precision."""
+    digest, held = hashlib.sha256(), list(model.named_parameters())
+    for name, tensor in held:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
-    for _, tensor in (state[0], state[len(state) // 2], state[-1]):
+    samples = [held[i][1] for i in (0, len(held) // 2, -1)]
+    frozen = next((m.form for m in model.modules() if getattr(m, "form", None)), None)
+    samples += [] if frozen is None else [frozen.dense()]
+    for tensor in samples:
         flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(flat[:SAMPLE].numpy().tobytes())
         digest.update(flat[-SAMPLE:].numpy().tobytes())
     config = json.dumps(to_mapping(model.config, omit=("weights", "card")), sort_keys=True)
     return {
         "format": VERSION,
+        "precision": precision(model),
         "config": hashlib.sha256(config.encode()).hexdigest(),
         "weights": digest.hexdigest(),
     }
@@ -62,16 +72,23 @@ def load_prompt(path: str | Path, model: Any, tokens: Sequence[int]) -> tuple[Dy
     """Returns (cache, how many tokens of the prompt it covers): the longest common prefix, but for
     the last token, which must be computed to know what follows it.
 
-    Raises: WeightsError when the file belongs to other weights, another config or another version.
+    Raises: WeightsError when the file belongs to other weights, another config, another precision
+    or another version.
     """
     from zoo.weights.files import open_weights
 
     file = open_weights(Path(path))
     wanted = fingerprint(model)
-    reasons = {"format": "another version", "config": "another config", "weights": "other weights"}
+    reasons = {
+        "format": "by another version",
+        "precision": f"in {file.metadata.get('precision')}, and this model computes in "
+        f"{wanted['precision']}",
+        "config": "with another config",
+        "weights": "with other weights",
+    }
     for key, reason in reasons.items():
         if file.metadata.get(key) != wanted[key]:
-            raise WeightsError(f"{path} was written with {reason}; compute the prompt again.")
+            raise WeightsError(f"{path} was written {reason}; compute the prompt again.")
     kept = file["tokens"].read().tolist()
     same = 0
     for ours, theirs in zip(tokens, kept, strict=False):

@@ -190,7 +190,7 @@ def speculate(
         if options.temperature:
             taken = verify(probabilities(scores, options), guesses, drawn, generator)
         else:
-            taken = _agreed(scores.argmax(-1).tolist(), guesses)
+            taken = _agreed(scores.float().argmax(-1).tolist(), guesses)
         accepted = len(taken) - 1
         if guesses:
             size = min(2 * size if accepted == len(guesses) else FEW, count)

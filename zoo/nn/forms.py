@@ -133,6 +133,11 @@ class Beside:
             with torch.inference_mode(False), torch.no_grad():
                 self.turned = self.weight.detach().t().contiguous().t()
 
+    def ready(self, rows: int) -> bool:
+        """Returns whether there is a copy for so many rows, and the weight is what it was."""
+        made = self.turned if rows == 1 else self.packed
+        return made is not None and self.stands_for(self.weight)
+
     @staticmethod
     def serves(weight: Tensor) -> bool:
         """Returns whether copies would be of use: plain fp32 of some size, where oneDNN is."""
@@ -347,6 +352,8 @@ def prepare(model: nn.Module, rows: int = 1) -> None:
         return
     for module in model.modules():
         if isinstance(module, Freezable):
+            if module.form is not None or (module.beside and module.beside.ready(rows)):
+                return  # so is all that comes after: who gives and takes does so throughout
             module.prepare(rows)
 
 

@@ -56,3 +56,33 @@ def test_what_it_cannot_do_is_refused(tiny, tmp_path):
     other.tokenizer = tiny.tokenizer
     with pytest.raises(WeightsError, match="compute the prompt again"):
         other.generate(PROMPT, prompt_cache=path)
+
+
+def test_another_precision_is_refused_by_name(tiny, tmp_path):
+    zoo.save(tiny, tmp_path / "m")
+    models = {d: zoo.load(f"dir:{tmp_path / 'm'}", dtype=d) for d in ("fp32", "bf16", "int8")}
+    for dtype, model in models.items():
+        path = tmp_path / f"{dtype}.safetensors"
+        first = model.generate(PROMPT, max_new_tokens=5, prompt_cache=path)
+        assert model.generate(PROMPT, max_new_tokens=5, prompt_cache=path) == first
+    for dtype, said in (("bf16", "in bfloat16, and .* in float32;"), ("int8", "float32 int8")):
+        with pytest.raises(WeightsError, match=said):
+            models["fp32"].generate(PROMPT, prompt_cache=tmp_path / f"{dtype}.safetensors")
+    with pytest.raises(WeightsError, match="in float32, and this model computes in float32 int8"):
+        models["int8"].generate(PROMPT, prompt_cache=tmp_path / "fp32.safetensors")
+
+
+def test_the_command_reads_a_file(tiny, tmp_path, capsys):
+    zoo.save(tiny, tmp_path / "m")
+    text = tmp_path / "text.txt"
+    text.write_text(PROMPT, encoding="utf-8")
+    words = ["generate", f"dir:{tmp_path / 'm'}", "--max-new-tokens", "9"]
+    assert main([*words, "--file", str(text)]) == 0
+    assert capsys.readouterr().out == tiny.generate(PROMPT, max_new_tokens=9) + "\n"
+    for wrong, said in (
+        ([], "or --file with a file"),
+        ([PROMPT, "--file", str(text)], "or --file with a file"),
+        (["--file", str(tmp_path / "none")], "cannot be read as text"),
+    ):
+        assert main([*words, *wrong]) != 0
+        assert said in capsys.readouterr().err
