@@ -14,7 +14,6 @@ __all__ = [
     "ctranslate2_model",
     "ctranslate2_tokens",
     "installed",
-    "llama_cpp_tokens",
     "reference",
     "reference_tokens",
 ]
@@ -24,8 +23,7 @@ Decoder = Callable[[list[int], int], list[int]]
 
 def installed(peers: list[str]) -> list[str]:
     """Returns those peers whose package is there."""
-    packages = {"ctranslate2": "ctranslate2", "llama.cpp": "llama_cpp"}
-    return [p for p in peers if importlib.util.find_spec(packages.get(p, p)) is not None]
+    return [p for p in peers if importlib.util.find_spec(p) is not None]
 
 
 def reference(folder: str, dtype: Any, seq2seq: bool = False) -> Any:
@@ -125,20 +123,6 @@ def ctranslate2_encoder(folder: str, tokens: Any) -> Callable[[], Any]:
         return torch.from_numpy(numpy.array(found))
 
     return hidden
-
-
-def llama_cpp_tokens(file: str) -> Decoder:
-    """Returns llama.cpp's greedy decoding of a GGUF file."""
-    import llama_cpp
-
-    model = llama_cpp.Llama(file, n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
-
-    def tokens(prompt: list[int], count: int) -> list[int]:
-        model.reset()
-        stream = model.generate(prompt, temp=0.0)
-        return [next(stream) for _ in range(count)]
-
-    return tokens
 
 
 def _named(tokens: list[int]) -> list[str]:

@@ -16,7 +16,7 @@ from tools.bench import peers as engines
 from tools.bench.floor import Products
 from tools.bench.measure import Bar, Prepared
 
-DOC = "decode: ms per token against the machine's floor, transformers, CTranslate2, llama.cpp"
+DOC = "decode: ms per token against the machine's floor, transformers, CTranslate2"
 PEERS = ["transformers", "ctranslate2"]
 PROMPT, NEW = 128, 64
 
@@ -76,6 +76,7 @@ def _gpt2(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
     bars += [Bar(f"{d} decode / its floor", f"floor {d}", f"zoo {d}") for d in ("bf16", "int8")]
     yield f"GPT-2 124M, prompt {PROMPT}, {NEW} new tokens", Prepared(timed, repeats=5, bars=bars)
     yield from _prefill(model)
+    yield from _prompt_cache(model["fp32"], f"{folder}-prompt.safetensors")
     yield from _lookup(model["bf16"], prompt[:24] * 5)
 
 
@@ -95,6 +96,32 @@ def _prefill(model: dict[str, Any]) -> Iterator[tuple[str, Prepared]]:
         floor = Products(_shapes(model[dtype].backbone, model[dtype].embedding), dtype, 512)
         timed = {"zoo": run, "floor": floor.timed(per_token=False)}
         yield f"prefill of 512 tokens, {dtype}", Prepared(timed, repeats=5, bars=bars)
+
+
+def _prompt_cache(model: Any, file: str) -> Iterator[tuple[str, Prepared]]:
+    """512 tokens from a file (its check and its copy among the cost) against computing them."""
+    import torch
+
+    from zoo.generation.prompts import load_prompt, save_prompt
+    from zoo.models.text.steps import CausalSteps
+
+    prompt = torch.randint(50257, (513,)).tolist()
+    with torch.inference_mode():
+        steps = CausalSteps(model)
+        steps.step(torch.tensor([prompt[:512]]))
+        save_prompt(file, model, prompt[:512], steps.cache)  # type: ignore[arg-type]
+        cache, covered = load_prompt(file, model, prompt)
+        last = torch.tensor([prompt[512:]])
+        same = torch.equal(steps.step(last), CausalSteps(model, cache=cache).step(last))
+    assert covered == 512 and same, "a prompt read from a file changed what follows it"
+
+    def compute() -> None:
+        with torch.inference_mode():
+            CausalSteps(model).step(torch.tensor([prompt[:512]]))
+
+    timed = {"zoo": lambda: load_prompt(file, model, prompt) and None, "computed": compute}
+    bars = [Bar("prompt cache of 512 / computing it", "computed", "zoo", 20.0)]
+    yield "prompt cache of 512 tokens, fp32", Prepared(timed, repeats=9, bars=bars)
 
 
 def _lookup(model: Any, prompt: list[int]) -> Iterator[tuple[str, Prepared]]:

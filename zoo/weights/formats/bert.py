@@ -166,6 +166,7 @@ def _write(config: Any, roberta: bool) -> dict[str, Any]:
         "num_hidden_layers": backbone.depth,
         "num_attention_heads": backbone.attention.shape(backbone.width)[0],
         "intermediate_size": backbone.feedforward.inner(backbone.width),
+        "position_embedding_type": "absolute",  # the default; CTranslate2's converter asks
         "hidden_act": public_activation(backbone.feedforward.activation),
         "hidden_dropout_prob": embedding_dropout(backbone),
         "attention_probs_dropout_prob": backbone.attention.dropout,
