@@ -7,6 +7,7 @@ import transformers
 import zoo
 from zoo.data.codes import CodesData
 from zoo.errors import ConfigError
+from zoo.models.base import build_empty, initialise
 from zoo.registry import build, resolve
 from zoo.training.run import train
 
@@ -158,6 +159,12 @@ def test_the_branch_of_nothing_is_trained(t5, trained):
     drop = torch.arange(8) % 2 == 0
     told = objective.asked(batch, drop)
     torch.testing.assert_close(told["features"][1], batch["features"][1])
+    # without what was kept, the reader makes the same of the captions
+    bare = {name: batch[name] for name in ("captions", "codes")}
+    again = model.reading(objective.asked(bare, drop))
+    for name in ("features", "features_mask"):
+        seen = told["features_mask"] if name == "features" else torch.ones_like(again[name])
+        torch.testing.assert_close(again[name][seen], told[name][seen], atol=1e-5, rtol=1e-4)
     if model.config.learned_nothing:
         assert torch.equal(told["features"][0], model.prompt.nothing)
         told["features"].sum().backward()
@@ -194,6 +201,15 @@ def test_without_a_reader_a_prompt_of_words_is_refused():
     model = zoo.create("muse-3b", "reader=null", "bases={}", "backbone.depth=1", device="meta")
     with pytest.raises(ConfigError, match="this model has no reader of texts"):
         model.condition(["a cat"])
+
+
+def test_features_that_nobody_makes_are_one_sentence(t5):
+    node = {"kind": "generator", "visual": "fsq-digits", "features": 24, "backbone": CROSS}
+    objective = build(resolve("objective", "masked-codes"))
+    data = build(resolve("data", "colour-digits"))
+    objective.check(initialise(build_empty(resolve("model", node))), data)
+    with pytest.raises(ConfigError, match="the model reads features of texts, and nothing makes"):
+        objective.asked({"captions": ["a three"]}, torch.tensor([False]))
 
 
 def test_the_papers_names_read_t5():

@@ -51,9 +51,8 @@ class Condition:
         room, mask = length - self.memory.shape[1], self.memory_mask
         if not room:
             return self
-        mask = (
-            self.memory.new_ones(self.memory.shape[:2], dtype=torch.bool) if mask is None else mask
-        )
+        if mask is None:
+            mask = torch.ones_like(self.memory[..., 0], dtype=torch.bool)
         memory = F.pad(self.memory, (0, 0, 0, room))
         return replace(self, memory=memory, memory_mask=F.pad(mask, (0, room)))
 

@@ -96,9 +96,19 @@ class CodesObjective(TokenObjective):
         if config.features and "features" in batch:
             return self._told(batch, drop)
         if config.reader is not None:
-            said = ["" if out else text for text, out in zip(batch["captions"], drop.tolist())]
-            tokens, mask = self._read(said)
-            return {"text": tokens, "text_mask": mask}
+            texts = batch["captions"]
+            if not config.learned_nothing:  # nothing is an empty text
+                texts = ["" if out else text for text, out in zip(texts, drop.tolist())]
+            tokens, mask = self._read(texts)
+            asked = {"text": tokens, "text_mask": mask}
+            if not config.learned_nothing:
+                return asked
+            return self._told({**batch, **self.model.reading(asked)}, drop)
+        if config.features:
+            raise ConfigError(
+                "data.reader: the model reads features of texts, and nothing makes them; name a "
+                "text model here, or as model.reader."
+            )
         if config.text_length:
             tokens, mask = self._read(batch["captions"])
             none, seen = self.model.prompt.no_text(len(tokens))

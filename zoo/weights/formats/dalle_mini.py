@@ -19,6 +19,7 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
+from zoo.weights.formats._codes import transformer_alone
 from zoo.weights.formats._pair import pair_keys
 from zoo.weights.formats._text import checked, holds, need
 from zoo.weights.formats._vqgan import Names
@@ -154,9 +155,7 @@ def write_config(config: Any) -> dict[str, Any]:
             "activation_dropout": stack.feedforward.dropout,
             "init_std": stack.init_std,
         }
-    codes = {"visual": None, "image": None, "codes": config.codebook, "grid": list(config.shape)}
-    plain = dataclasses.replace(config, **codes, sampling={}, bases={})
-    checked(FORMAT, plain, public)
+    checked(FORMAT, transformer_alone(config), public)
     if config.visual is not None:
         if list(config.visual.span) != SPAN:
             raise ConfigError(f"visual.span: format {NAME!r} means {SPAN}.")

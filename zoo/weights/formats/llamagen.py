@@ -7,13 +7,13 @@ code sees all of it alike (`rope-grid`, before: blank).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Collection
 from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
+from zoo.weights.formats._codes import transformer_alone
 from zoo.weights.formats._text import checked, holds
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Fuse, HalfSplit, OnFirst, Rename, WeightMap
@@ -128,10 +128,7 @@ def write_config(config: Any) -> dict[str, Any]:
         public["num_classes"] = config.classes
     else:
         public["caption_dim"] = config.features
-    codes = {"visual": None, "image": None, "codes": config.codebook, "grid": list(config.shape)}
-    reader = {"reader": None, "reader_layer": -1, "reader_masks": False, "tokenizer": None}
-    plain = dataclasses.replace(config, **codes, **reader, sampling={}, bases={}, labels=[])
-    return checked(FORMAT, plain, public)
+    return checked(FORMAT, transformer_alone(config), public)
 
 
 def weight_map(config: Any) -> WeightMap:

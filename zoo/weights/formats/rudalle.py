@@ -7,12 +7,12 @@ row of the text's positions is never used. `cogview_pb_relax` is another way to 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
+from zoo.weights.formats._codes import transformer_alone
 from zoo.weights.formats._text import checked, holds, need
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Drop, Leading, Rename, Split, WeightMap
@@ -100,9 +100,7 @@ def write_config(config: Any) -> dict[str, Any]:
         MARKER: stack.placement == "both",
         "cogview_pb_relax": True,
     }
-    codes = {"visual": None, "image": None, "codes": config.codebook, "grid": list(config.shape)}
-    plain = dataclasses.replace(config, **codes, sampling={}, bases={})  # those lie elsewhere
-    return checked(FORMAT, plain, public)
+    return checked(FORMAT, transformer_alone(config), public)
 
 
 def weight_map(config: Any) -> WeightMap:
