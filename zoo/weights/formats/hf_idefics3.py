@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from zoo.errors import ConfigError
@@ -110,10 +111,10 @@ def _read_tower(content: dict[str, Any], pictures: dict[str, Any]) -> dict[str, 
     return {"kind": "vit", **SIGLIP.read_config(tower, ())}
 
 
-def write_config(config: Any) -> dict[str, Any]:
+def write_config(config: Any, name: str = IDEFICS) -> dict[str, Any]:
     """Returns config.json and what stands beside it; raises ConfigError for what their classes
     cannot say."""
-    adapter, name = config.adapter, IDEFICS
+    adapter, kind = config.adapter, TYPES[name]
     shuffles = adapter.zoo_kind == "pixel-shuffle" and adapter.depth == 1 and adapter.pool == 1
     if not shuffles or adapter.bias or adapter.norm is not None:
         raise ConfigError(f"adapter: format {name!r} holds a pixel-shuffle of one matrix alone.")
@@ -128,11 +129,11 @@ def write_config(config: Any) -> dict[str, Any]:
     pictures = tower.pop(PREPROCESSOR)
     text = write_text(config.text)
     public = {
-        "architectures": [CLASSES["idefics3"]],
-        "model_type": "idefics3",
+        "architectures": [CLASSES[kind]],
+        "model_type": kind,
         "vision_config": {
             **{key: value for key, value in tower.items() if key in TOWER},
-            "model_type": "idefics3_vision",
+            "model_type": f"{kind}_vision",
         },
         "text_config": text,
         "image_token_id": config.image_token,
@@ -142,7 +143,7 @@ def write_config(config: Any) -> dict[str, Any]:
     side = config.vision.tokenizer.image[0]
     public[PREPROCESSOR] = {
         **{key: pictures[key] for key in ("image_mean", "image_std", "resample")},
-        "image_processor_type": "Idefics3ImageProcessor",
+        "image_processor_type": CLASSES[kind].replace("ForConditionalGeneration", "ImageProcessor"),
         "do_image_splitting": False,
         "max_image_size": {"longest_edge": side},
         "size": {"longest_edge": side},
@@ -163,7 +164,7 @@ FORMATS = [
         name,
         "vision-language",
         read_config,
-        write_config,
+        partial(write_config, name=name),
         weight_map,
         model_types=(model_type,),
         companions=(PREPROCESSOR,),

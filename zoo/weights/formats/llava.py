@@ -148,8 +148,8 @@ def write_config(config: Any) -> dict[str, Any]:
     if config.class_token or not isinstance(config.layer, int):
         key = "class_token" if config.class_token else "layer"
         raise ConfigError(f"{key}: format {NAME!r} reads the patches of one block.")
-    around = [*config.before, *config.after]
-    if around not in ([], ["<im_start>", "<im_end>"]):
+    around = config.before, config.after
+    if around not in (([], []), (["<im_start>"], ["<im_end>"])):
         raise ConfigError(f"before: format {NAME!r} knows <im_start> and <im_end> alone.")
     public = {
         **text,
@@ -160,7 +160,7 @@ def write_config(config: Any) -> dict[str, Any]:
         "mm_vision_tower": repos[0],
         "mm_vision_select_layer": config.layer + (config.layer >= 0),
         "mm_vision_select_feature": "patch",
-        "mm_use_im_start_end": bool(around),
+        "mm_use_im_start_end": bool(config.before),
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,
         "image_aspect_ratio": "pad" if vision.tokenizer.resize == "pad" else "square",
