@@ -13,10 +13,10 @@ from zoo.weights.steps import (
     Leading,
     Misfit,
     OnFirst,
+    Reorder,
     Reshape,
     Scale,
     Squeeze,
-    SwapHalves,
     Transpose,
 )
 
@@ -34,8 +34,8 @@ CASES = [
     (FromHeadGroups(4, 3), (36,)),
     (FromHeadGroups(6, 2, kv_heads=2), (20, 3)),
     (FromHeadGroups(6, 2, kv_heads=1), (16,)),
-    (SwapHalves(), (6, 5)),
-    (SwapHalves(), (8,)),
+    (Reorder((3, 3), (1, 0)), (6, 5)),
+    (Reorder((3, 4, 1), (2, 0, 1)), (8,)),
     (Scale(0.5), (3, 3)),
     (Inverse(Squeeze(0)), (4, 3)),
     (Inverse(HalfSplit(2, 4)), (8, 2)),

@@ -24,11 +24,11 @@ __all__ = [
     "Leading",
     "Misfit",
     "OnFirst",
+    "Reorder",
     "Reshape",
     "Scale",
     "Squeeze",
     "Step",
-    "SwapHalves",
     "Transpose",
 ]
 
@@ -170,21 +170,32 @@ class Leading(Step):
         return whole
 
 
-class SwapHalves(Step):
-    """The second half of the rows first, e.g. the gate of a gated layer that is stored value | gate
-    and is gate | value here."""
+class Reorder(Step):
+    """Blocks of rows in another order, e.g. the gate of a gated layer that is stored value | gate
+    and is gate | value here: `Reorder((f, f), (1, 0))`."""
+
+    def __init__(self, sizes: Shape, order: tuple[int, ...]) -> None:
+        assert sorted(order) == [*range(len(sizes))], (sizes, order)
+        self.sizes, self.order = tuple(sizes), tuple(order)
 
     def forward_shape(self, shape: Shape) -> Shape:
-        if not shape or shape[0] % 2:
-            raise Misfit("should have an even number of rows")
+        if not shape or shape[0] != sum(self.sizes):
+            raise Misfit(f"should have {sum(self.sizes)} rows")
         return shape
 
     backward_shape = forward_shape
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.roll(tensor.shape[0] // 2, 0)
+        import torch
 
-    backward = forward
+        blocks = tensor.split(self.sizes)
+        return torch.cat([blocks[index] for index in self.order])
+
+    def backward(self, tensor: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        blocks = tensor.split([self.sizes[index] for index in self.order])
+        return torch.cat([blocks[self.order.index(index)] for index in range(len(self.sizes))])
 
 
 class HalfSplit(Step):

@@ -59,8 +59,15 @@ class Generator(nn.Module, GeneratorVerbs):
         )
         if config.head_norm:
             self.head_norm = build(backbone.norm, width=width)
-        head = config.head_rows
-        self.head = TokenHead(config, width, backbone.norm, std, head, config.transform)  # type: ignore[arg-type]
+        self.head = TokenHead(
+            config,  # type: ignore[arg-type]
+            width,
+            backbone.norm,
+            std,
+            config.head_rows,
+            config.transform,
+            config.transform_bias,
+        )
         if config.text_head:
             self.text_head = Linear(width, config.vocabulary, config.head_bias, std)
 

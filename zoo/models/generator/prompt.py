@@ -90,7 +90,7 @@ class Prompt(nn.Module):
             if not config.memory and self.width != width:
                 self.widen = Linear(self.width, width, std=self.std)
         if config.classes:
-            self.classes = Embedding(config.classes + 1, width, self.std)
+            self.classes = Embedding(config.classes + config.learned_nothing, width, self.std)
         if config.start:
             self.start = nn.Parameter(torch.empty(1, width))
         if config.source is not None:
@@ -134,6 +134,8 @@ class Prompt(nn.Module):
                 x = self.features_norm(x)
         elif config.classes:
             if labels is None:
+                if not config.learned_nothing:
+                    raise ConfigError("No class is none in this model; name one, and guidance=1.")
                 labels = torch.full((batch,), config.classes, device=self.classes.weight.device)
             x = self.classes(labels)[:, None]
         if config.encoder is not None and x is not None:

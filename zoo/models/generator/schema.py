@@ -89,7 +89,9 @@ class GeneratorConfig(ModelConfig):
     )
     measure_width: int = setting(256, "channels of the waves that such a number becomes", low=2)
     learned_nothing: bool = setting(
-        True, "features and pooled of no prompt are learned; otherwise the reader's of no words"
+        True,
+        "no prompt has features, pooled or a class that are learned; otherwise the reader's of no "
+        "words, or none",
     )
     prompt_bias: bool = setting(True, "bias of the maps of features and of that vector")
     classes: int = setting(0, "instead of text: classes; one more stands for none", low=0)
@@ -120,11 +122,13 @@ class GeneratorConfig(ModelConfig):
     unit_embedding: bool = setting(False, "embedding rows have unit length")
     tied: bool = setting(False, "whether the head is the embedding of the codes transposed")
     head_bias: bool = setting(False, "bias of the head")
+    spare_scores: int = setting(0, "last rows of the head, which nobody reads (open-muse)", low=0)
     head_norm: bool = setting(False, "a norm of its own before the head (after the stack's)")
     head_scale: float = setting(1.0, "factor on the outputs before the head", above=0.0)
     transform: Activation | None = setting(
         None, "dense, activation and norm before the head (MaskGIT); null: none"
     )
+    transform_bias: bool = setting(True, "bias of that dense layer")
     text_head: bool = setting(False, "also tells the prompt's next token (DALL-E)")
     # drawing
     sampling: dict[str, Any] = setting({}, "options of `draw` that suit these weights")
@@ -181,6 +185,8 @@ class GeneratorConfig(ModelConfig):
             raise ConfigError(
                 "start: a causal backbone needs a token before the first code; set start=true."
             )
+        if self.spare_scores and self.tied:
+            raise ConfigError("spare_scores: a tied head has the embedding's rows and no others.")
         if self.source is not None and not self.memory:
             raise ConfigError("source: a smaller picture is read by backbone.cross_attention.")
         draw_options(self.causal, self.sampling)
@@ -230,7 +236,7 @@ class GeneratorConfig(ModelConfig):
     def head_rows(self) -> int:
         """How many rows the head has; what fills in masked codes never gives the mask."""
         whole = self.tied or (self.causal and self.code_rows is not None)
-        return self.rows if whole else self.codebook
+        return (self.rows if whole else self.codebook) + self.spare_scores
 
     @property
     def shape(self) -> tuple[int, ...]:

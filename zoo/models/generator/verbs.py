@@ -311,10 +311,11 @@ class GeneratorVerbs(ReadsText):
 
     def _labels(self, prompts: Sequence[Any]) -> Tensor:
         names, found = self.config.labels, []
+        last = self.config.classes - (not self.config.learned_nothing)  # none comes after the last
         for prompt in prompts:
             index = names.index(prompt) if prompt in names else prompt
             index = self.config.classes if prompt is None else index
-            if not isinstance(index, int) or not 0 <= index <= self.config.classes:
+            if not isinstance(index, int) or not 0 <= index <= last:
                 known = f"It has {self.config.classes} classes."
                 raise DataError(f"Unknown class {prompt!r}.{hint(str(prompt), names, known)}")
             found.append(index)

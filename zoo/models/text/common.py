@@ -83,12 +83,13 @@ class TokenHead(Freezable):
         std: float,
         vocabulary: int,
         transform: str | None = None,
+        transform_bias: bool = True,
     ) -> None:
         super().__init__()
         self.scale, self.tied = config.head_scale, config.tied
         inner = config.embedding_width or width
         if transform is not None or inner != width:
-            self.dense = Linear(width, inner, std=std)
+            self.dense = Linear(width, inner, transform_bias, std)
         if transform is not None:
             self.norm = build(norm, width=inner)
         self.has_dense, self.transform = transform is not None or inner != width, transform

@@ -66,7 +66,7 @@ def same_network(config: Any, layout: str) -> Any:
     if encoder.zoo_kind != "vqgan" or getattr(decoder, "zoo_kind", None) != "vqgan":
         raise ConfigError(f"Format {layout!r} holds vqgan encoders and decoders alone.")
     expected = {**vars(encoder), "blocks": encoder.blocks + 1}
-    lost = [key for key, value in expected.items() if getattr(decoder, key) != value]
+    lost = [key for key, value in vars(decoder).items() if expected[key] != value]
     if lost:
         raise ConfigError(
             f"Format {layout!r} cannot say decoder.{lost[0]} = {getattr(decoder, lost[0])}; it "
@@ -109,7 +109,7 @@ def _levels(half: str, part: Any, names: Names) -> list[Rule]:
         rows += _block(theirs + names.block, ours + "blocks.*.", names, changes=True)
         if resolution in part.attention:
             rows += _attention(theirs + names.attention, ours + "attentions.*.", names)
-        if index < count - 1:
+        if index < count - 1 and not (down and part.halving == "mean"):
             resample = names.downsample if down else names.upsample
             rows.append(Rename(f"{theirs}{resample}conv.", f"{ours}resample.conv."))
     return rows

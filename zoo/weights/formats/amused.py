@@ -27,11 +27,11 @@ from zoo.weights.formats.keys import Keys, differences, show
 from zoo.weights.map import (
     Fuse,
     Rename,
+    Reorder,
     Reshape,
     Rule,
     Squeeze,
     Step,
-    SwapHalves,
     Transpose,
     WeightMap,
 )
@@ -338,7 +338,7 @@ def transformer_rows(config: Any) -> list[Rule]:
         *_stem_rows("down_block.", "backbone.down.", backbone.down),
         Rename("project_to_hidden_norm.weight", "backbone.down.final_norm.weight"),
         *_linear("project_to_hidden", "backbone.widen", backbone.bias),
-        *(_middle_rows(backbone.bias) if backbone.middle.depth else ()),
+        *(_middle_rows(backbone.middle, backbone.bias) if backbone.middle.depth else ()),
         Rename("project_from_hidden_norm.weight", "backbone.middle.final_norm.weight"),
         *_linear("project_from_hidden", "backbone.narrow", backbone.bias),
         *_stem_rows("up_block.", "backbone.up.", backbone.up),
@@ -401,7 +401,7 @@ def _stem_rows(theirs: str, ours: str, stack: Any) -> list[Rule]:
     return rows
 
 
-def _middle_rows(bias: bool) -> list[Rule]:
+def _middle_rows(stack: Any, bias: bool) -> list[Rule]:
     theirs, ours = "transformer_layers.*.", "backbone.middle.layers.*."
     rows: list[Rule] = []
     for number, name in ((1, "attention"), (2, "cross_attention"), (3, "feedforward")):
@@ -411,10 +411,12 @@ def _middle_rows(bias: bool) -> list[Rule]:
         )
     rows += _attention(f"{theirs}attn1.", f"{ours}attention.", bias, cross=False)
     rows += _attention(f"{theirs}attn2.", f"{ours}cross_attention.", bias, cross=True)
+    hidden = stack.feedforward.inner(stack.width)
+    swapped = Reorder((hidden, hidden), (1, 0))
     up, down = f"{ours}feedforward.gate_up", f"{ours}feedforward.down"
-    rows.append(Rename(f"{theirs}ff.net.0.proj.weight", f"{up}.weight", SwapHalves()))
+    rows.append(Rename(f"{theirs}ff.net.0.proj.weight", f"{up}.weight", swapped))
     if bias:
-        rows.append(Rename(f"{theirs}ff.net.0.proj.bias", f"{up}.bias", SwapHalves()))
+        rows.append(Rename(f"{theirs}ff.net.0.proj.bias", f"{up}.bias", swapped))
     return [*rows, *_linear(f"{theirs}ff.net.2", down, bias)]
 
 

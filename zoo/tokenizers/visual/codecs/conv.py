@@ -39,14 +39,16 @@ class ResidualConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [config.channels * factor for factor in config.multipliers]
-        self.input = nn.Conv2d(channels, config.channels, 3, padding=1)
+        self.input = nn.Conv2d(channels, config.channels, 3, padding=1, bias=config.edge_bias)
+        halve = Halve if config.halving == "convolution" else lambda _: nn.AvgPool2d(2)
         self.levels = nn.ModuleList(
-            Level(config, index, before, width, index < len(widths) - 1 and Halve(width))
+            Level(config, index, before, width, index < len(widths) - 1 and halve(width))
             for index, (before, width) in enumerate(zip([config.channels, *widths], widths))
         )
         self.middle = Middle(config, widths[-1])
         self.norm = _norm(config, widths[-1])
-        self.output = nn.Conv2d(widths[-1], config.width, 3, padding=1)
+        kernel = config.edge_kernel
+        self.output = nn.Conv2d(widths[-1], config.width, kernel, padding=kernel // 2)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.input(pixels)
@@ -129,17 +131,24 @@ class Middle(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))))))."""
+    """shortcut(x) + y, y = conv(silu(norm(conv(silu(norm(x)))))); or shortcut(y) + y."""
 
     def __init__(self, config: ResidualConvCodec, before: int, width: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(config, before), nn.Conv2d(before, width, 3, padding=1)
-        self.norm2, self.conv2 = _norm(config, width), nn.Conv2d(width, width, 3, padding=1)
-        self.shortcut = nn.Conv2d(before, width, 1) if before != width else nn.Identity()
+        bias, inward = config.block_bias, config.shortcut == "input"
+        self.inward = inward or before == width
+        self.norm1 = _norm(config, before)
+        self.conv1 = nn.Conv2d(before, width, 3, padding=1, bias=bias)
+        self.norm2 = _norm(config, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=bias)
+        self.shortcut: nn.Module = nn.Identity()
+        if before != width:
+            self.shortcut = nn.Conv2d(before if inward else width, width, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+        y = self.conv2(F.silu(self.norm2(y)))
+        return self.shortcut(x if self.inward else y) + y
 
 
 class GridAttention(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
@@ -138,6 +138,12 @@ class ResidualConvCodec:
     middle_attention: bool = setting(True, "attention between the last two blocks (Muse: none)")
     latent: int = setting(256, "channels d of the vectors", low=1)
     norm_groups: int = setting(32, "groups of the group norms", low=1)
+    block_bias: bool = setting(True, "bias of the convolutions within blocks (MaskGIT: none)")
+    shortcut: Literal["input", "output"] = setting(
+        "input",
+        "what the 1x1 convolution of a block that changes the width reads: the block's input, or "
+        "(MaskGIT) what it adds to itself",
+    )
 
     def check(self) -> None:
         for factor in self.multipliers:
@@ -166,6 +172,12 @@ class ResidualConvCodec:
 class ResidualConvEncoderConfig(ResidualConvCodec, EncoderConfig):
     """Residual convolutions that halve the picture from level to level (Esser 2020, arXiv
     2012.09841)."""
+
+    halving: Literal["convolution", "mean"] = setting(
+        "convolution", "how a level gets half as large: a convolution of stride 2, or means"
+    )
+    edge_kernel: int = setting(3, "of the convolution to the vectors (MaskGIT: 1)", low=1)
+    edge_bias: bool = setting(True, "bias of the convolution from the pixels (MaskGIT: none)")
 
 
 @kind("decoder", "vqgan", builds="zoo.tokenizers.visual.codecs.conv:ResidualConvDecoder")
