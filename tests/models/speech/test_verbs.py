@@ -61,7 +61,7 @@ def test_the_answer_does_not_depend_on_the_batch(model, spoken):
 
 def test_a_beam_is_no_worse(model, spoken):
     one = spoken[4]
-    found = model.transcribe(sound(one), beam=8)
+    found = model.transcribe(sound(one), beams=8)
     assert found.text == one.text and len(found.words) == len(one.text.split())
 
 
@@ -181,13 +181,40 @@ def test_what_the_model_cannot_do_is_named(model, spoken):
     with pytest.raises(DataError, match="too short"):
         model.align((np.zeros(RATE // 4), RATE), "seven eight nine")
     with pytest.raises(ConfigError, match="at least 1"):
-        model.transcribe(sound(spoken[0]), beam=0)
-    with pytest.raises(ConfigError, match="give a beam"):
+        model.transcribe(sound(spoken[0]), beams=0)
+    with pytest.raises(ConfigError, match="give beams"):
         model.transcribe(sound(spoken[0]), score=lambda prefix, label: 0.0)
     transducer = zoo.create("conformer-transducer-digits", "backbone.depth=1", seed=0)
+    timed = zoo.create("conformer-transducer-digits", "backbone.depth=1", durations=[1], seed=0)
     with pytest.raises(ConfigError, match="searched greedily"):
-        transducer.transcribe(sound(spoken[0]), beam=2)
+        timed.transcribe(sound(spoken[0]), beams=2)
     assert len(transducer.align(sound(spoken[0]), "three")) == 1
+
+
+def test_the_shipped_transducer_reaches_what_is_written_beside_it(spoken):
+    from zoo.training.speech.common import edits
+
+    transducer = zoo.load("conformer-transducer-digits")
+    measured = json.loads((ASSETS / "conformer-transducer-digits" / "measured.json").read_text())
+    asked = spoken[:12]
+    for beams, name in ((1, "first_twelve"), (2, "first_twelve_with_beams")):
+        found = transducer.transcribe([sound(one) for one in asked], beams=beams)
+        wrong = sum(edits(s.text.split(), t.text.split()) for s, t in zip(asked, found))
+        words = sum(len(one.text.split()) for one in asked)
+        assert f"{wrong} of {words} words" in measured[name]["value"]
+        assert all(0 <= w.start < w.stop <= t.seconds + 0.1 for t in found for w in t.words)
+
+
+def test_pauses_and_noise_are_not_heard_as_words(model, spoken):
+    from zoo.data.speech.pauses import with_pauses, without_speech
+    from zoo.training.speech.common import edits
+
+    paused = [with_pauses(one, index, 0.5) for index, one in enumerate(spoken)]
+    found = model.transcribe([sound(one) for one in paused])
+    wrong = sum(edits(s.text.split(), t.text.split()) for s, t in zip(spoken, found))
+    assert wrong <= 5  # of 168
+    noises = [without_speech(10_000 + index, RATE) for index in range(40)]
+    assert [one.text for one in model.transcribe([sound(one) for one in noises])] == [""] * 40
 
 
 def test_segments_part_at_pauses():

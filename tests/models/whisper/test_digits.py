@@ -54,7 +54,7 @@ def test_the_command_writes_what_is_said(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines()[0].endswith("\tthree") and "2.wav cannot be read as sound" in err
     options = ["--format", "srt", "--format", "json", "--out", str(tmp_path / "out"), "--words"]
-    assert main([*words[:3], *options, "--beam", "2", "--batch-size", "1"]) == 0
+    assert main([*words[:3], *options, "--beams", "2", "--batch-size", "1"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"0.srt", "0.json"}
     content = json.loads((tmp_path / "out" / "0.json").read_text())
     assert content["language"] == "en" and content["segments"][0]["words"][0]["text"] == "three"
@@ -62,3 +62,18 @@ def test_the_command_writes_what_is_said(tmp_path, capsys):
     assert "would both become" in capsys.readouterr().err
     assert main([*words[:3], "--option", "beems=2"]) == 2
     assert "beams" in capsys.readouterr().err
+
+
+def test_it_is_exported_in_the_public_layout(model, tmp_path):
+    from transformers import WhisperForConditionalGeneration
+
+    zoo.save(model, tmp_path, format="transformers-whisper")
+    theirs = WhisperForConditionalGeneration.from_pretrained(tmp_path, dtype="float32").eval()
+    features = torch.randn(1, 64, 200, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([model.config.layout.prompt("en", "transcribe", False)])
+    with torch.inference_mode():
+        expected = theirs(input_features=features, decoder_input_ids=tokens).logits
+        back = zoo.load(f"dir:{tmp_path}", dtype="fp32")
+        found = back(features, tokens).logits
+    assert back.config.sound.fill == "silence"
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -3,7 +3,7 @@
 Examples:
     zoo transcribe whisper-small talk.flac
     zoo transcribe whisper-tiny talks/ --format srt --out subtitles --words
-    zoo transcribe whisper-large-v3 interview.m4a --language de --task translate --beam 5
+    zoo transcribe whisper-large-v3 interview.m4a --language de --task translate --beams 5
 
 A folder stands for the files in it. Text goes to the terminal as it is heard, files to --out (or
 beside each other in the working directory, for formats that are no text). A file that cannot be
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=("transcribe", "translate"), help="or into English")
     parser.add_argument("--words", action="store_true", help="a time for every word")
     parser.add_argument("--prompt", help="text that might have come before: names, spelling")
-    parser.add_argument("--beam", type=int, help="hypotheses kept (default 1: greedy)")
+    parser.add_argument("--beams", type=int, help="hypotheses kept (default 1: greedy)")
     parser.add_argument("--batch-size", type=int, help="sounds decoded at a time (default 8)")
     parser.add_argument(
         "--option", action="append", default=[], metavar="key=value",
@@ -82,7 +82,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
     given = apply_overrides({}, args.option)
     named = {"language": args.language, "task": args.task, "prompt": args.prompt}
-    named |= {"beams": args.beam, "batch_size": args.batch_size, "words": args.words or None}
+    named |= {"beams": args.beams, "batch_size": args.batch_size, "words": args.words or None}
     return {**given, **{key: value for key, value in named.items() if value is not None}}
 
 
@@ -93,9 +93,8 @@ def _known(model: Any, name: str, given: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(model.transcribe).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return given  # it checks them itself
-    # models that read a whole utterance always have words, and search prefixes with one beam
-    names = {"beams": "beam"} if "beam" in parameters else {}
-    given = {names.get(key, key): value for key, value in given.items() if key != "words"}
+    # models that read a whole utterance always have words
+    given = {key: value for key, value in given.items() if key != "words"}
     if unknown := [key for key in given if key not in parameters]:
         raise ConfigError(
             f"{unknown[0]}: {name!r} transcribes without it.{hint(unknown[0], parameters)}"

@@ -56,7 +56,7 @@ class SpeechVerbs(ReadsText):
         sounds: Any,
         *,
         batch_size: int = 8,
-        beam: int = 1,
+        beams: int = 1,
         score: Scorer | None = None,
         window: float | None = WINDOW,
     ) -> Any:
@@ -64,22 +64,24 @@ class SpeechVerbs(ReadsText):
 
         Args:
             batch_size: stretches that are encoded at once; the answer does not depend on it.
-            beam: 1 is greedy; more search that many prefixes (CTC models).
-            score: with a beam, what a language model thinks of a label after the labels so far.
+            beams: 1 is greedy; more search that many prefixes.
+            score: with beams, what a language model thinks of a label after the labels so far.
             window: seconds that are encoded at once; memory is bounded by it. Longer sounds are
                 encoded in such pieces with 5 s more at both sides. None encodes all at once.
         """
-        if batch_size < 1 or beam < 1 or (window is not None and window <= 0):
-            raise ConfigError("batch_size and beam must be at least 1, window more than 0 seconds.")
-        if beam == 1 and score is not None:
-            raise ConfigError("score: a greedy search asks no language model; give a beam.")
+        if batch_size < 1 or beams < 1 or (window is not None and window <= 0):
+            raise ConfigError(
+                "batch_size and beams must be at least 1, window more than 0 seconds."
+            )
+        if beams == 1 and score is not None:
+            raise ConfigError("score: a greedy search asks no language model; give beams.")
         given, several = as_list(sounds)
         tokenizer, rate = self.tokenizer, self.sound.rate
         step = self.config.sound.seconds_per_token
         found = []
         with self._evaluating():
             for scores, samples, peak in self._scored(given, batch_size, window):
-                labels = self._labels(scores, beam, score) if peak > SILENCE else []
+                labels = self._labels(scores, beams, score) if peak > SILENCE else []
                 words = words_of(labels, tokenizer, step)
                 text = " ".join(word.text for word in words)
                 found.append(Transcript(text, samples / rate, segments_of(words)))
@@ -190,7 +192,7 @@ class SpeechVerbs(ReadsText):
     def _scores(self, hidden: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
+    def _labels(self, scores: Tensor, beams: int, score: Scorer | None) -> list[Label]:
         raise NotImplementedError
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
@@ -213,11 +215,11 @@ class CTCVerbs(SpeechVerbs):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float().log_softmax(-1)
 
-    def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
+    def _labels(self, scores: Tensor, beams: int, score: Scorer | None) -> list[Label]:
         blank = self.config.blank
-        if beam == 1:
+        if beams == 1:
             return ctc_greedy(scores, blank)
-        labels, _ = ctc_beam(scores, blank, beam, score)
+        labels, _ = ctc_beam(scores, blank, beams, score)
         return ctc_align(scores, labels, blank)
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
@@ -230,13 +232,13 @@ class TransducerVerbs(SpeechVerbs):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.project(hidden)
 
-    def _labels(self, scores: Tensor, beam: int, score: Scorer | None) -> list[Label]:
-        if beam > 1:
+    def _labels(self, scores: Tensor, beams: int, score: Scorer | None) -> list[Label]:
+        if beams > 1:
             if self.config.durations:
                 raise ConfigError(
-                    "beam: with durations, transducers are searched greedily; take 1."
+                    "beams: with durations, transducers are searched greedily; take 1."
                 )
-            return transducer_beam(self, scores, beam, score)[0]
+            return transducer_beam(self, scores, beams, score)[0]
         lengths = torch.tensor([len(scores)], device=scores.device)
         return transducer_greedy(self, scores[None], lengths)[0]
 

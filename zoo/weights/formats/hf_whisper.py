@@ -27,6 +27,7 @@ from zoo.weights.map import Compute, Rename, Tie, WeightMap
 
 NAME = "transformers-whisper"
 PREPROCESSOR, GENERATION = "preprocessor_config.json", "generation_config.json"
+FILL = "zoo_fill"  # a key of ours, which transformers keeps and does not read
 DEFAULTS = {
     "d_model": 384,
     "activation_function": "gelu",
@@ -94,6 +95,7 @@ def _read_sound(content: dict[str, Any], bins: int, positions: int) -> dict[str,
         "window": keys.take("n_fft", 400),
         "hop": hop,
         "seconds": seconds_of(positions, hop, rate),
+        "fill": keys.take(FILL, "zero"),
     }
     keys.finish(NAME)
     for key, value in (("feature_size", bins), ("chunk_length", sound["seconds"])):
@@ -126,6 +128,7 @@ def write_config(config: Any) -> dict[str, Any]:
             "padding_side": "right",
             "padding_value": 0.0,
             "return_attention_mask": False,
+            **({FILL: config.sound.fill} if config.sound.fill != "zero" else {}),
         },
         GENERATION: {},
     }
