@@ -2,13 +2,17 @@
 
 import time
 
+import pytest
 import torch
 
+import zoo
 from tests.generation.conftest import make, plain
+from tests.models.generator import conftest as drawing
 from zoo.generation.loop import decode
 from zoo.generation.schema import options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, speculate
 from zoo.models.base import build_empty, initialise
+from zoo.models.generator.steps import CodeSteps
 from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
 from zoo.registry import resolve
 
@@ -80,3 +84,36 @@ def test_a_drafter_that_pays_is_kept():
         CausalSteps(model), PROMPT, Oracle(expected), options(max_new_tokens=40)
     )
     assert found.tokens == [expected] and not report.gave_up and report.passes < 10
+
+
+@torch.inference_mode()
+def test_whisper_is_drafted_by_a_smaller_one():
+    model, greedy = zoo.load("whisper-digits", dtype="fp32"), options(max_new_tokens=24)
+    smaller = zoo.create("whisper-digits", "decoder.depth=1", "encoder.depth=1", seed=3).eval()
+    mels, frames = model.config.sound.bins, 2 * model.config.encoder.length
+    features = torch.randn(1, mels, frames, generator=torch.Generator().manual_seed(0))
+    start = model.config.layout.prompt("en", "transcribe", False)
+    expected = decode(Seq2SeqSteps(model, features), torch.tensor([start]), greedy).tokens
+    for draft in (model, smaller):
+        drafter = ModelDrafter(Seq2SeqSteps(draft, features), greedy)
+        steps = Seq2SeqSteps(model, features)
+        found, report = speculate(steps, start, drafter, greedy, patience=99)
+        assert found.tokens == expected
+        assert report.guessed > 0 and (draft is smaller or report.acceptance == 1)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("way", ["dalle", "parti", "llamagen"])
+def test_codes_of_a_picture_are_drafted_by_a_smaller_model(way):
+    model, count = drawing.make(way), 16
+    smaller = drawing.make(way, seed=5)
+    condition = model.prompt(1, **drawing.asked(model, batch=1))
+    greedy = options(max_new_tokens=count)
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    expected = decode(CodeSteps(model, condition), nothing, greedy).tokens
+    for draft in (model, smaller):
+        told = draft.prompt(1, **drawing.asked(model, batch=1))
+        drafter = ModelDrafter(CodeSteps(draft, told), greedy)
+        found, report = speculate(CodeSteps(model, condition), [], drafter, greedy, patience=99)
+        assert found.tokens == expected and len(found.tokens[0]) == count
+        assert report.guessed > 0 and (draft is smaller or report.acceptance == 1)

@@ -88,7 +88,7 @@ class ModelDrafter:
         new, guesses, drawn = tokens[same:], [], []
         self.seen = list(tokens)
         for _ in range(count):
-            scores = self.steps.step(torch.tensor([new]))
+            scores = self.steps.step(ids(new))
             distribution = probabilities(scores, self.options)[0]
             token = _draw(distribution, self.generator)
             guesses.append(token)
@@ -116,6 +116,11 @@ class Report:
     def acceptance(self) -> float:
         """Share of guesses that were right."""
         return self.accepted / self.guessed if self.guessed else 0.0
+
+
+def ids(tokens: Sequence[int]) -> Tensor:
+    """Returns one sequence as steps take it (1 n); what draws begins with none."""
+    return torch.tensor([list(tokens)], dtype=torch.long)
 
 
 def _draw(distribution: Tensor, generator: torch.Generator | None) -> int:
@@ -185,7 +190,7 @@ def speculate(
         # after the prompt comes one plain pass: what guessing must be cheaper than
         if not report.gave_up and room > 0 and report.passes > 1:
             guesses, drawn = drafter.guess(tokens, min(size, room))
-        scores = steps.step(torch.tensor([[*new, *guesses]]), every=bool(guesses))[0]
+        scores = steps.step(ids([*new, *guesses]), every=bool(guesses))[0]
         scores = scores[-len(guesses) - 1 :] if guesses else scores[None]
         if options.temperature:
             taken = verify(probabilities(scores, options), guesses, drawn, generator)
