@@ -89,7 +89,7 @@ def ctranslate2_tokens(model: Any, source: list[int] | None = None) -> Decoder:
 def ctranslate2_encoder(folder: str, tokens: Any) -> Callable[[], Any]:
     """Converts BERT, or the encoder of T5, of a folder; returns its hidden states of tokens (b n).
 
-    Its own converter reads no encoder of T5 alone, and of BERT a key that transformers 5 dropped.
+    Its own converter reads no encoder of T5 alone.
     """
     import ctranslate2
     import numpy
@@ -103,7 +103,6 @@ def ctranslate2_encoder(folder: str, tokens: Any) -> Callable[[], Any]:
     kind = getattr(transformers, loader.architecture_name)
     with torch.no_grad():
         model = kind.from_pretrained(folder, dtype=torch.float32)
-        model.config.position_embedding_type = "absolute"
         spec = loader.get_model_spec(model)
     if config.is_encoder_decoder:
         spec = TransformerEncoderModelSpec(spec.encoder)

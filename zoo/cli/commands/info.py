@@ -19,7 +19,7 @@ from zoo.cli.output import add_json, print_json, print_table
 from zoo.cli.source import where
 from zoo.errors import UnknownName
 from zoo.registry import find_node, parse_name, read_node, to_mapping
-from zoo.registry.nodes import GROUPS, index
+from zoo.registry.folders import GROUPS, index, spelled
 from zoo.registry.suggest import hint
 
 SECTION = "Look"
@@ -47,7 +47,7 @@ def _group_of(name: str) -> str:
     parsed = parse_name(name)
     if parsed.scheme or parsed.name in index("model"):
         return "model"
-    groups = [group for group in GROUPS if name in index(group)]
+    groups = [group for group in GROUPS if spelled(group, name) in index(group)]
     if len(groups) > 1:
         raise UnknownName(f"{name!r} is a name in {', '.join(groups)}; say which by --group.")
     if not groups and not hint(name, index("model")):
