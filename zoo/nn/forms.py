@@ -101,7 +101,7 @@ class Packed(Form):
     def product(self, x: Tensor, activation: str) -> Tensor:
         attribute, algorithm = FUSED.get(activation, ("none", ""))
         rows = x.numel() // x.shape[-1]
-        if rows >= self.few:
+        if rows >= self.few or rows == 0:
             return self.call(x, self.weight, self.bias, attribute, [], algorithm)
         few = x.reshape(rows, -1)  # m i
         few = few.expand(self.few, -1) if rows == 1 else few.repeat(2, 1)
