@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from zoo.nn.linear import Linear
 from zoo.tokenizers.spectrogram.schema import SubsamplingConfig
 
+# Numbers of the first stage's output in memory at once outside of training: 128 MB in fp32.
+BLOCK = 1 << 25
+
 __all__ = ["Convolution", "build_subsampling", "until"]
 
 
@@ -73,6 +76,26 @@ class PlanarSubsampling(nn.Module):
         self.scale = math.sqrt(width) if config.scale else 1.0
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # b t m -> b n d
+        """In training at once; otherwise some tokens at a time, since the first stage has some
+        hundred times as many numbers as the sound has features."""
+        config, frames = self.config, x.shape[1]
+        factor, count = 2**config.stages, config.length(frames)
+        size = max(1, 4 * BLOCK // (x.shape[0] * factor * x.shape[2] * config.channels))
+        if torch.is_grad_enabled() or count <= size:
+            return self._tokens(x, lengths)
+        around, found = config.kernel, []  # tokens that see what is beyond a block's ends
+        for start in range(0, count, size):
+            before = min(start, around)
+            first, last = (start - before) * factor, (start + size + around) * factor
+            part = x[:, first:last]
+            real = (lengths - first).clamp(min=0, max=part.shape[1])
+            tokens, _ = self._tokens(part, real)
+            found.append(tokens[:, before : before + min(size, count - start)])
+        for _ in range(config.stages):
+            lengths = _halved(config, lengths)
+        return torch.cat(found, 1), lengths
+
+    def _tokens(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # b t m -> b n d
         whole = bool((lengths == x.shape[1]).all())  # nothing to be hidden
         x = x[:, None]  # b 1 t m
         if x.device.type == "cpu":  # where oneDNN is several times faster so
@@ -83,7 +106,7 @@ class PlanarSubsampling(nn.Module):
                 x = layer(x)
                 if not whole:
                     x = x.masked_fill(~until(lengths, x.shape[2])[:, None, :, None], 0.0)
-            x = F.relu(x)
+            x = F.relu(x) if torch.is_grad_enabled() else x.relu_()
         x = self.out(x.transpose(1, 2).flatten(2))
         return (x * self.scale if self.scale != 1.0 else x), lengths
 
