@@ -20,7 +20,7 @@ from zoo.data.base import Batch
 from zoo.data.colour_digits import WORDS
 from zoo.data.digits import load_digits
 from zoo.data.draw import seeds_of, uniform
-from zoo.data.judge import judge_clips
+from zoo.data.judge import centres, judge_clips
 
 if TYPE_CHECKING:
     from zoo.data.schema import MovingDigitsConfig
@@ -81,8 +81,6 @@ class MovingDigitsData:
     def turn(self, pixels: Tensor, batch: Batch) -> Batch:
         """Returns what clips may be asked for next, as a batch for the judge: the same digits,
         moving across their way where there is room for (nearly) all of it, or else back."""
-        from zoo.data.judge import centres
-
         corners = centres(pixels[:, :, -1]) - DIGIT / 2
         turned = []
         for way, corner in zip(batch["directions"].tolist(), corners.tolist(), strict=True):
@@ -96,7 +94,7 @@ class MovingDigitsData:
         return {
             "captions": [caption(digit, names[way]) for digit, way in words],
             "digits": digits,
-            "directions": torch.tensor(turned),
+            "directions": torch.tensor(turned, device=digits.device),
         }
 
 
