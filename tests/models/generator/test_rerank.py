@@ -1,7 +1,5 @@
 """Pictures ordered by a CLIP: the order is transformers', and draw keeps the best."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from PIL import Image
 
 import zoo
 from tests.models.generator.conftest import make
+from tests.weights.formats.parity import clip_words, transformers
 from zoo.errors import ConfigError
 from zoo.models.base import build_empty
 from zoo.models.generator.rerank import Contrastive
@@ -16,24 +15,11 @@ from zoo.weights.files import open_weights
 from zoo.weights.formats import find_format
 from zoo.weights.load import load_into
 
-transformers = pytest.importorskip("transformers")
 TEXT = {"vocab_size": 514, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
         "num_attention_heads": 2, "max_position_embeddings": 16, "bos_token_id": 512,
         "eos_token_id": 513}  # fmt: skip
 VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
           "num_attention_heads": 2, "image_size": 32, "patch_size": 8}  # fmt: skip
-
-
-def words(folder):
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(code) for code in kept] + [chr(256 + i) for i in range(256 - len(kept))]
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    pieces += ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({p: i for i, p in enumerate(pieces)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return transformers.CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16
-    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +33,7 @@ def clip(tmp_path_factory):
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     theirs.save_pretrained(folder)
-    tokenizer = words(folder)
+    tokenizer, _ = clip_words(folder, 16)
     tokenizer.save_pretrained(folder)
     half = zoo.config(
         "clip-text-base-32",

@@ -100,3 +100,17 @@ def refuses(folder, key, value):
     with pytest.raises(zoo.errors.ConfigError, match=f"{key!r}"):
         chosen.read_config({**content, key: value}, frozenset())
     return True
+
+
+def clip_words(folder, length):
+    """A tokenizer of CLIP's way with words, its vocabulary bytes alone; and how many they are."""
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(code) for code in kept] + [chr(256 + i) for i in range(256 - len(kept))]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(exist_ok=True)
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    vocabulary.write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
+    merges.write_text("#version: 0.2\n")
+    made = transformers.CLIPTokenizer(str(vocabulary), str(merges), model_max_length=length)
+    return made, len(pieces)

@@ -1,13 +1,11 @@
 """aMUSEd against diffusers: its transformer, its whole pipeline, and the way back."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 import zoo
-from tests.weights.formats.parity import distance
+from tests.weights.formats.parity import clip_words, distance
 from zoo.errors import ConfigError
 from zoo.registry import resolve
 from zoo.weights.formats import find_format
@@ -83,24 +81,10 @@ def test_the_transformer_is_diffusers_and_goes_back(odd, tmp_path):
 # -- the pipeline ----------------------------------------------------------------------------------
 
 
-def tokenizer(folder):
-    """CLIP's way with words, and a vocabulary of bytes alone."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(code) for code in kept] + [chr(256 + i) for i in range(256 - len(kept))]
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    pieces += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir()
-    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
-    vocabulary.write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
-    merges.write_text("#version: 0.2\n")
-    made = transformers.CLIPTokenizer(str(vocabulary), str(merges), model_max_length=11)
-    return made, len(pieces)
-
-
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amused")
-    words, size = tokenizer(folder / "words")
+    words, size = clip_words(folder / "words", 11)
     text = transformers.CLIPTextModelWithProjection(
         transformers.CLIPTextConfig(
             vocab_size=size,
