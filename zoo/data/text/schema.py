@@ -40,9 +40,18 @@ class StdlibConfig(TextDataConfig):
             )
 
 
+@dataclass(kw_only=True)
+class ModulesConfig(TextDataConfig):
+    """Text of the standard library's modules, some of which are held out whole."""
+
+    held_out: float = setting(
+        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
+    )
+
+
 @kind("data", "packages", builds="zoo.data.text.packages:PackagesData")
 @dataclass(kw_only=True)
-class PackagesConfig(TextDataConfig):
+class PackagesConfig(ModulesConfig):
     """Pieces of the standard library's modules, each labelled with the package it is from."""
 
     packages: list[str] = setting(
@@ -59,14 +68,11 @@ class PackagesConfig(TextDataConfig):
         "the classes",
     )
     length: int = setting(128, "tokens of a piece, the class token not counted", low=2)
-    held_out: float = setting(
-        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
-    )
 
 
 @kind("data", "roles", builds="zoo.data.text.roles:RolesData")
 @dataclass(kw_only=True)
-class RolesConfig(TextDataConfig):
+class RolesConfig(ModulesConfig):
     """Pieces of the standard library's modules, each name labelled with what it is there."""
 
     packages: list[str] = setting(
@@ -77,20 +83,14 @@ class RolesConfig(TextDataConfig):
         "the packages that are read",
     )
     length: int = setting(128, "tokens of a piece", low=2)
-    held_out: float = setting(
-        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
-    )
 
 
 @kind("data", "signatures", builds="zoo.data.text.signatures:SignaturesData")
 @dataclass(kw_only=True)
-class SignaturesConfig(TextDataConfig):
+class SignaturesConfig(ModulesConfig):
     """Questions about defaults in the standard library's signatures; answers are spans of them."""
 
     length: int = setting(96, "tokens of question and signature at most", low=16)
-    held_out: float = setting(
-        0.2, "share of the modules held out, by their names' hash", above=0.0, high=0.9
-    )
 
 
 @kind("data", "numbers", builds="zoo.data.text.numbers:NumbersData")

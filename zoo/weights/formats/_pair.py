@@ -14,6 +14,7 @@ __all__ = [
     "pair_keys",
     "read_pair_special",
     "read_stacks",
+    "stack_keys",
     "stack_rows",
     "write_pair_special",
     "write_stacks",
@@ -99,19 +100,24 @@ def write_stacks(
         parts = {"norm": "layer", "feedforward": "mlp", "position": position, **cross}
         holds(format, config, name, **parts)
         stack = getattr(config, name)
-        public |= {
-            "d_model": stack.width,
-            f"{name}_layers": stack.depth,
-            f"{name}_attention_heads": stack.attention.shape(stack.width)[0],
-            f"{name}_ffn_dim": stack.feedforward.inner(stack.width),
-            "activation_function": public_activation(stack.feedforward.activation),
-            "max_position_embeddings": stack.length or 1024,
-            "dropout": stack.dropout,
-            "attention_dropout": stack.attention.dropout,
-            "activation_dropout": stack.feedforward.dropout,
-            "init_std": stack.init_std,
-        }
+        public |= stack_keys(name, stack)
+        public["max_position_embeddings"] = stack.length or 1024
     return public
+
+
+def stack_keys(name: str, stack: Any) -> dict[str, Any]:
+    """Returns the keys in which BART and its kin say one stack, `encoder` or `decoder`."""
+    return {
+        "d_model": stack.width,
+        f"{name}_layers": stack.depth,
+        f"{name}_attention_heads": stack.attention.shape(stack.width)[0],
+        f"{name}_ffn_dim": stack.feedforward.inner(stack.width),
+        "activation_function": public_activation(stack.feedforward.activation),
+        "dropout": stack.dropout,
+        "attention_dropout": stack.attention.dropout,
+        "activation_dropout": stack.feedforward.dropout,
+        "init_std": stack.init_std,
+    }
 
 
 def fused(projections: list[str], target: str, keyless: int | None) -> list[Rule]:

@@ -20,10 +20,10 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
 from zoo.weights.formats._codes import transformer_alone
-from zoo.weights.formats._pair import pair_keys
+from zoo.weights.formats._pair import pair_keys, stack_keys
 from zoo.weights.formats._text import checked, holds, need
 from zoo.weights.formats._vqgan import Names
-from zoo.weights.formats.keys import Keys, public_activation
+from zoo.weights.formats.keys import Keys
 from zoo.weights.formats.vqgan import read_taming, write_taming
 from zoo.weights.formats.vqgan import weight_map as vqgan_map
 from zoo.weights.map import Fuse, Optional, Rename, Rule, WeightMap
@@ -144,17 +144,7 @@ def write_config(config: Any) -> dict[str, Any]:
     for name, stack in zip(STACKS, (config.encoder, config.backbone), strict=True):
         ours = "backbone" if name == "decoder" else name
         holds(NAME, config, ours, norm="layer", feedforward="gated", position="learned")
-        public |= {
-            "d_model": stack.width,
-            f"{name}_layers": stack.depth,
-            f"{name}_attention_heads": stack.attention.shape(stack.width)[0],
-            f"{name}_ffn_dim": stack.feedforward.inner(stack.width),
-            "activation_function": public_activation(stack.feedforward.activation),
-            "dropout": stack.dropout,
-            "attention_dropout": stack.attention.dropout,
-            "activation_dropout": stack.feedforward.dropout,
-            "init_std": stack.init_std,
-        }
+        public |= stack_keys(name, stack)
     checked(FORMAT, transformer_alone(config), public)
     if config.visual is not None:
         if list(config.visual.span) != SPAN:
