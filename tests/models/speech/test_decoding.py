@@ -126,6 +126,45 @@ def test_a_batch_of_transducers_is_each_alone():
             assert sum(label.start == place for label in together[0]) <= model.config.max_symbols
 
 
+def token_by_token(model, heard):
+    """Greedy decoding as it is defined: one token of sound or one label at a time."""
+    config, place, symbols, found = model.config, 0, 0, []
+    said, state = model.prediction(torch.tensor([[config.blank]]))
+    while place < len(heard):
+        scores = model.joint(heard[place], said[0, 0])
+        label = int(scores[: config.vocabulary].argmax())
+        step = int(label == config.blank)
+        if config.durations:
+            step = config.durations[int(scores[config.vocabulary :].argmax())]
+        if label == config.blank:
+            step, symbols = max(step, 1), 0
+        else:
+            symbols = symbols + 1 if step == 0 else 0
+            if symbols == config.max_symbols:
+                step, symbols = 1, 0
+            found.append((label, place, min(place + max(step, 1), len(heard))))
+            said, state = model.prediction(torch.tensor([[label]]), state)
+        place += step
+    return found
+
+
+@pytest.mark.parametrize("durations", [[], [0, 1, 2, 3], [1, 12]])
+def test_looking_ahead_changes_nothing(durations):
+    spoken = 0
+    for seed in range(6):
+        model, heard = sharp_transducer(9, seed, durations=durations, max_symbols=3)
+        noise = torch.randn(4, 40, 16, generator=torch.Generator().manual_seed(seed))
+        lengths = [40, 7, 33, 8]
+        with torch.no_grad():
+            model.joint.head.bias[0] += 3.0  # more blanks than labels, as in speech
+            found = transducer_greedy(model, noise, torch.tensor(lengths))
+            for row, length in enumerate(lengths):
+                expected = token_by_token(model, noise[row, :length])
+                assert [(a.index, a.start, a.stop) for a in found[row]] == expected
+                spoken += len(expected)
+    assert 20 < spoken < 2000
+
+
 def sharp_transducer(vocabulary, seed, **keys):
     """A model whose joint is sure of something, and what it hears: n tokens of sound."""
     model = zoo.create(

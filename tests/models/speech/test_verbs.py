@@ -127,9 +127,11 @@ def test_an_hour_needs_no_more_memory_than_minutes(model, monkeypatch):
             yield torch.zeros(round(seconds * rate))
 
     monkeypatch.setattr(model, "_encoded", encoded)
-    monkeypatch.setattr(model, "_labels", lambda *_: [])
+    monkeypatch.setattr(model, "_labels", lambda sounds, *_: [[] for _ in sounds])
     monkeypatch.setattr("zoo.models.speech.verbs.audio_blocks", blocks)
-    found = model.transcribe("hour.wav", batch_size=4)
+    seconds = []
+    found = model.transcribe("hour.wav", batch_size=4, progress=lambda *a: seconds.append(a[0]))
+    assert seconds == sorted(seconds) and seconds[-1] == 3600 and len(seconds) == 8
     assert found.seconds == 3600 and found.text == ""
     assert max(len(sizes) for sizes in seen) <= 4
     assert max(size for sizes in seen for size in sizes) <= 130 * RATE

@@ -16,6 +16,7 @@ from torch import Tensor
 
 __all__ = ["Label", "ctc_beam", "ctc_greedy", "transducer_beam", "transducer_greedy"]
 
+AHEAD = 8  # tokens of sound that a transducer's joint looks at after one text
 # log-probability that a language model adds for a label after the labels so far
 Scorer = Callable[[tuple[int, ...], int], float]
 
@@ -122,38 +123,50 @@ def transducer_greedy(
     A blank goes on to the next token of sound, a label stays (RNN-T); with durations both go on as
     far as the model says. `max_symbols` labels in one place go on by one. A label's probability is
     among all labels.
+
+    Until the next label the text stays what it is, so the joint looks AHEAD tokens of sound in one
+    call: there are about as many calls as labels of the longest sound, not as tokens.
     """
     config = model.config
-    b, blank, v = heard.shape[0], config.blank, config.vocabulary
-    rows = torch.arange(b, device=heard.device)
-    durations = torch.tensor(config.durations, device=heard.device)
-    place = torch.zeros(b, dtype=torch.long, device=heard.device)
-    symbols = torch.zeros_like(place)
-    start = torch.full((b, 1), blank, device=heard.device)
-    said, state = model.prediction(start)
+    b, blank, v, device = heard.shape[0], config.blank, config.vocabulary, heard.device
+    durations = torch.tensor(config.durations, device=device)
+    ends, places, symbols = lengths.tolist(), [0] * b, [0] * b
+    ahead = torch.arange(AHEAD, device=device)
+    said, state = model.prediction(torch.full((b, 1), blank, device=device))
     found: list[list[Label]] = [[] for _ in range(b)]
-    while bool((active := place < lengths).any()):
-        scores = model.joint(heard[rows, place.clamp(max=heard.shape[1] - 1)], said[:, 0])  # b v
-        probability, label = scores[:, :v].float().softmax(-1).max(-1)
-        spoken = active & (label != blank)
-        if len(durations):
-            step = durations[scores[:, v:].argmax(-1)]
-            step = torch.where(spoken, step, step.clamp(min=1))
-        else:
-            step = (~spoken).long()
-        symbols = torch.where(spoken & (step == 0), symbols + 1, 0)
-        stuck = symbols >= config.max_symbols
-        step, symbols = torch.where(stuck, 1, step), torch.where(stuck, 0, symbols)
-        for row in spoken.nonzero().flatten().tolist():
-            first = int(place[row])
-            last = min(first + max(int(step[row]), 1), int(lengths[row]))
-            found[row].append(Label(int(label[row]), first, last, float(probability[row])))
-        if bool(spoken.any()):
-            new_said, new_state = model.prediction(label[:, None], state)
-            chosen = spoken[:, None]
-            said = torch.where(chosen[..., None], new_said, said)
-            state = tuple(torch.where(chosen[None], n, o) for n, o in zip(new_state, state))
-        place = torch.where(active, place + step, place)
+    while rows := [row for row in range(b) if places[row] < ends[row]]:
+        index = torch.tensor(rows, device=device)[:, None]
+        first = torch.tensor([places[row] for row in rows], device=device)[:, None]
+        near = heard[index, (first + ahead).clamp(max=heard.shape[1] - 1)]  # r k p
+        scores = model.joint(near, said[index[:, 0]])  # r k v
+        best, chosen = scores[..., :v].float().softmax(-1).max(-1)
+        blanks = chosen == blank
+        steps = durations[scores[..., v:].argmax(-1)] if len(durations) else blanks.long()
+        spoken: list[tuple[int, int]] = []  # rows that go on with a label
+        for row, labels, probabilities, moves in zip(
+            rows, chosen.tolist(), best.tolist(), steps.tolist(), strict=True
+        ):
+            offset, end = 0, ends[row]
+            while offset < AHEAD and (place := places[row]) < end:
+                label, step = labels[offset], moves[offset]
+                if label == blank:
+                    step, symbols[row] = max(step, 1), 0
+                    places[row], offset = place + step, offset + step
+                    continue
+                symbols[row] = 0 if step else symbols[row] + 1
+                if symbols[row] >= config.max_symbols:
+                    step, symbols[row] = 1, 0
+                last = min(place + max(step, 1), end)
+                found[row].append(Label(label, place, last, probabilities[offset]))
+                places[row] = place + step
+                spoken.append((row, label))
+                break
+        if spoken:
+            row = torch.tensor([row for row, _ in spoken], device=device)
+            tokens = torch.tensor([[label] for _, label in spoken], device=device)
+            new, new_state = model.prediction(tokens, tuple(part[:, row] for part in state))
+            said = said.index_copy(0, row, new)
+            state = tuple(old.index_copy(1, row, part) for old, part in zip(state, new_state))
     return found
 
 

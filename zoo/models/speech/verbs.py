@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from zoo.errors import ConfigError, DataError
 from zoo.models.speech.align import ctc_align, transducer_align, words_of
@@ -43,6 +44,29 @@ class _Piece:
     count: int | None  # tokens that count; None: all that follow
 
 
+@dataclass
+class _Scored:
+    """A sound as decoding reads it."""
+
+    scores: Tensor  # n …
+    samples: int
+    peak: float  # the loudest of them
+
+
+def _groups(sounds: Iterable[_Scored], most: float) -> Iterator[list[_Scored]]:
+    """Yields neighbours that have no more than `most` tokens together."""
+    group: list[_Scored] = []
+    tokens = 0
+    for one in sounds:
+        if group and tokens + len(one.scores) > most:
+            yield group
+            group, tokens = [], 0
+        group.append(one)
+        tokens += len(one.scores)
+    if group:
+        yield group
+
+
 class SpeechVerbs(ReadsText):
     """Mixed into speech models. Every verb takes one raw sound (path, bytes, array, (array, rate))
     or a list of them and answers in kind.
@@ -59,6 +83,7 @@ class SpeechVerbs(ReadsText):
         beams: int = 1,
         score: Scorer | None = None,
         window: float | None = WINDOW,
+        progress: Callable[[float, float | None], None] | None = None,
     ) -> Any:
         """Returns a Transcript with word times, or a list of them.
 
@@ -68,6 +93,7 @@ class SpeechVerbs(ReadsText):
             score: with beams, what a language model thinks of a label after the labels so far.
             window: seconds that are encoded at once; memory is bounded by it. Longer sounds are
                 encoded in such pieces with 5 s more at both sides. None encodes all at once.
+            progress: called with (seconds encoded, None: how long it all is shows at its end).
         """
         if batch_size < 1 or beams < 1 or (window is not None and window <= 0):
             raise ConfigError(
@@ -80,11 +106,13 @@ class SpeechVerbs(ReadsText):
         step = self.config.sound.seconds_per_token
         found = []
         with self._evaluating():
-            for scores, samples, peak in self._scored(given, batch_size, window):
-                labels = self._labels(scores, beams, score) if peak > SILENCE else []
-                words = words_of(labels, tokenizer, step)
-                text = " ".join(word.text for word in words)
-                found.append(Transcript(text, samples / rate, segments_of(words)))
+            most = batch_size * (window or WINDOW) / step  # tokens that are decoded together
+            for group in _groups(self._scored(given, batch_size, window, progress), most):
+                heard = [one.scores[: None if one.peak > SILENCE else 0] for one in group]
+                for one, labels in zip(group, self._labels(heard, beams, score), strict=True):
+                    words = words_of(labels, tokenizer, step)
+                    text = " ".join(word.text for word in words)
+                    found.append(Transcript(text, one.samples / rate, segments_of(words)))
         return found if several else found[0]
 
     @torch.inference_mode()
@@ -95,8 +123,7 @@ class SpeechVerbs(ReadsText):
         """
         labels = self._spelt(text)
         with self._evaluating():
-            scores, *_ = next(self._scored([sound], 8, window))
-            found = self._align(scores, labels)
+            found = self._align(next(self._scored([sound], 8, window)).scores, labels)
         return words_of(found, self.tokenizer, self.config.sound.seconds_per_token)
 
     def _spelt(self, text: str) -> list[int]:
@@ -118,10 +145,13 @@ class SpeechVerbs(ReadsText):
     # -- sound to scores ---------------------------------------------------------------------------
 
     def _scored(
-        self, sounds: list[Any], batch_size: int, window: float | None
-    ) -> Iterator[tuple[Tensor, int, float]]:
-        """Yields (what decoding reads of a sound (n …), its number of samples, the loudest of
-        them), sound by sound."""
+        self,
+        sounds: list[Any],
+        batch_size: int,
+        window: float | None,
+        progress: Callable[[float, float | None], None] | None = None,
+    ) -> Iterator[_Scored]:
+        """Yields sound by sound what decoding reads of it."""
         waiting: list[_Piece] = []
         scores: dict[int, list[Tensor]] = {}
         sizes, peaks = [0] * len(sounds), [0.0] * len(sounds)
@@ -132,6 +162,13 @@ class SpeechVerbs(ReadsText):
                 stop = None if piece.count is None else piece.before + piece.count
                 scores.setdefault(piece.sound, []).append(score[piece.before : stop])
             waiting.clear()
+            if progress is not None:
+                progress(sum(sizes) / self.sound.rate, None)
+
+        def complete() -> _Scored:
+            parts = scores.pop(done)
+            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+            return _Scored(whole, sizes[done], peaks[done])
 
         for index, sound in enumerate(sounds):
             for piece, samples in self._pieces(index, sound, window):
@@ -141,11 +178,12 @@ class SpeechVerbs(ReadsText):
                 if len(waiting) == batch_size:
                     run()
                     while done < index:  # sounds before this one are complete
-                        yield torch.cat(scores.pop(done)), sizes[done], peaks[done]
+                        yield complete()
                         done += 1
-        run()
+        if waiting:
+            run()
         while done < len(sounds):
-            yield torch.cat(scores.pop(done)), sizes[done], peaks[done]
+            yield complete()
             done += 1
 
     def _pieces(self, index: int, sound: Any, window: float | None) -> Iterator[tuple[_Piece, int]]:
@@ -184,7 +222,7 @@ class SpeechVerbs(ReadsText):
         parameter = next(self.parameters())  # type: ignore[attr-defined]
         rows = [self.sound.features(samples.to(parameter.device)) for samples in sounds]
         lengths = torch.tensor([len(row) for row in rows], device=parameter.device)
-        features = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        features = pad_sequence(rows, batch_first=True)
         hidden, lengths = self.encode(features.to(parameter.dtype), lengths)
         for row, length in zip(self._scores(hidden), lengths.tolist(), strict=True):
             yield row[:length]
@@ -192,7 +230,8 @@ class SpeechVerbs(ReadsText):
     def _scores(self, hidden: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _labels(self, scores: Tensor, beams: int, score: Scorer | None) -> list[Label]:
+    def _labels(self, sounds: list[Tensor], beams: int, score: Scorer | None) -> list[list[Label]]:
+        """Returns the labels of each sound."""
         raise NotImplementedError
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
@@ -215,12 +254,12 @@ class CTCVerbs(SpeechVerbs):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float().log_softmax(-1)
 
-    def _labels(self, scores: Tensor, beams: int, score: Scorer | None) -> list[Label]:
+    def _labels(self, sounds: list[Tensor], beams: int, score: Scorer | None) -> list[list[Label]]:
         blank = self.config.blank
         if beams == 1:
-            return ctc_greedy(scores, blank)
-        labels, _ = ctc_beam(scores, blank, beams, score)
-        return ctc_align(scores, labels, blank)
+            return [ctc_greedy(scores, blank) for scores in sounds]
+        found = [ctc_beam(scores, blank, beams, score)[0] for scores in sounds]
+        return [ctc_align(s, labels, blank) for s, labels in zip(sounds, found, strict=True)]
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
         return ctc_align(scores, labels, self.config.blank)
@@ -232,15 +271,15 @@ class TransducerVerbs(SpeechVerbs):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.project(hidden)
 
-    def _labels(self, scores: Tensor, beams: int, score: Scorer | None) -> list[Label]:
+    def _labels(self, sounds: list[Tensor], beams: int, score: Scorer | None) -> list[list[Label]]:
         if beams > 1:
             if self.config.durations:
                 raise ConfigError(
                     "beams: with durations, transducers are searched greedily; take 1."
                 )
-            return transducer_beam(self, scores, beams, score)[0]
-        lengths = torch.tensor([len(scores)], device=scores.device)
-        return transducer_greedy(self, scores[None], lengths)[0]
+            return [transducer_beam(self, scores, beams, score)[0] for scores in sounds]
+        lengths = torch.tensor([len(scores) for scores in sounds])
+        return transducer_greedy(self, pad_sequence(sounds, batch_first=True), lengths)
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
         if self.config.durations:
