@@ -152,7 +152,7 @@ def token_by_token(model, heard):
 def test_looking_ahead_changes_nothing(durations):
     spoken = 0
     for seed in range(6):
-        model, heard = sharp_transducer(9, seed, durations=durations, max_symbols=3)
+        model, _ = sharp_transducer(9, seed, durations=durations, max_symbols=3)
         noise = torch.randn(4, 40, 16, generator=torch.Generator().manual_seed(seed))
         lengths = [40, 7, 33, 8]
         with torch.no_grad():

@@ -154,7 +154,8 @@ def _write_tokens(config: Any, generation: dict[str, Any]) -> dict[str, Any]:
         "max_length": config.decoder.length,
         "is_multilingual": config.multilingual,
         "return_timestamps": False,
-        "alignment_heads": config.alignment_heads,
+        # without them, readers take the upper layers' all, as we do
+        **({"alignment_heads": config.alignment_heads} if config.alignment_heads else {}),
         "lang_to_id": {f"<|{code}|>": token for token, code in codes},
         "task_to_id": {"transcribe": layout.transcribe, "translate": layout.translate},
     }
