@@ -136,11 +136,13 @@ def over_bases(
         raise ConfigError("bases: the models name each other as bases.") from None
 
 
-def read_base_files(model: Any, bases: Mapping[str, str], allow_pickle: bool = False) -> None:
+def read_base_files(
+    model: Any, bases: Mapping[str, str | None], allow_pickle: bool = False
+) -> None:
     """Tells the parts that bases fill, and that read texts, where their tokenizers' files lie."""
     for module, base in bases.items():
-        part = None if module == WHOLE else model.get_submodule(module)
-        if getattr(part, "folder", True) is None:  # it reads text, and has none of its own
+        part: Any = None if module == WHOLE else model.get_submodule(module)
+        if base and getattr(part, "folder", True) is None:  # it reads text, and has none of its own
             part.read_files(find_stored(parse_name(base), allow_pickle=allow_pickle).folder)
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
-from zoo.nn.attention import Context, Record, head_shape
+from zoo.nn.attention import Context, Record
 from zoo.nn.cache import Cache
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
@@ -43,7 +44,7 @@ class Transformer(nn.Module):
         self.grid, self.prefix = grid, prefix
         own = config.embedding_dropout
         self.embedding_dropout = config.dropout if own is None else own
-        heads, _, head_dim = head_shape(config.attention, config.width)
+        heads, _, head_dim = config.attention.shape(config.width)
         geometry = Geometry(
             config.width,
             heads,
@@ -94,6 +95,7 @@ class Transformer(nn.Module):
             record=record,
         )
         told = (condition,) if self.outer_adaptive else ()
+        position: Any
         for position in self.positions:
             x = position.embed(x, where)
             context.angles = context.angles or position.angles(where, x.dtype)
@@ -106,6 +108,7 @@ class Transformer(nn.Module):
             x = F.dropout(x, self.embedding_dropout)
         if record is not None and -1 in record.layers:
             record.hidden[-1] = x
+        layer: Any
         for layer in self.layers:
             if self.config.checkpoint and self.training:
                 x = checkpoint(layer, x, context, use_reentrant=False)
@@ -181,8 +184,10 @@ class Block(nn.Module):
 
         memory_map = None
         if config.memory_map:
-            before, bias = memory_width or config.width, config.cross_attention.qkv_bias
-            memory_map = Linear(before, config.width, bias, config.init_std)
+            cross: Any = config.cross_attention
+            memory_map = Linear(
+                memory_width or config.width, config.width, cross.qkv_bias, config.init_std
+            )
             memory_width = config.width
         self.register_module("memory_map", memory_map)
         for name, kind in self.kinds.items():
@@ -223,7 +228,8 @@ class Block(nn.Module):
         return build(part, width=config.width, **context)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
-        part = self._modules  # a dict: at one token a step, attributes of modules are dear
+        # a dict: at one token a step, attributes of modules are dear
+        part: dict[str, Any] = self._modules
         if part["memory_map"] is not None:
             assert context.memory is not None, "a map of a memory without one"
             context = replace(context, memory=part["memory_map"](F.silu(context.memory)))
@@ -262,7 +268,8 @@ class Block(nn.Module):
         return torch.add(stream if kept == 1 else stream * kept, branch, alpha=added)
 
     def _branch(self, name: str, x: Tensor, context: Context) -> Tensor:
-        kind, sublayer = self.kinds[name], self._modules[name]
+        kind = self.kinds[name]
+        sublayer: Any = self._modules[name]
         if kind == "feedforward":
             y = sublayer(x)
         elif kind == "convolution":
@@ -321,9 +328,11 @@ def _needs(config: TransformerConfig, cross: bool) -> frozenset[str]:
 
 
 def _layer_part(positions: nn.ModuleList) -> nn.Module | None:
-    parts = [p.layer_part() for p in positions if isinstance(p, Position)]
-    found = [part for part in parts if part is not None]
+    made: list[tuple[Any, nn.Module | None]] = [
+        (p, p.layer_part()) for p in positions if isinstance(p, Position)
+    ]
+    found = [part for _, part in made if part is not None]
     if len(found) > 1:
-        names = " and ".join(p.config.zoo_kind for p in positions if p.layer_part() is not None)
+        names = " and ".join(p.config.zoo_kind for p, part in made if part is not None)
         raise ConfigError(f"position: {names} both have parameters in every layer; choose one.")
     return found[0] if found else None

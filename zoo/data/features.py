@@ -63,7 +63,8 @@ def _read(captions: list[str], config: CodesConfig) -> dict[str, Tensor]:
     reader: Any = load(config.reader)
     if not hasattr(reader, "read"):
         raise ConfigError(f"data.reader: {config.reader!r} makes no features of texts.")
-    length, found = config.reader_length, {}
+    length = config.reader_length
+    found: dict[str, list[Tensor]] = {}
     for start in range(0, len(captions), BATCH):
         texts = captions[start : start + BATCH]
         tokens, mask = reader.tokenizer(texts, padding="right", length=length, pad_to=length)

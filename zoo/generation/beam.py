@@ -163,8 +163,8 @@ def _advance(
                 beam, token = group * size + place // v, place % v
                 source = prompt * k + beam
                 if token in end:
-                    counts = rank < size or options.stopping == "first"
-                    if counts and not done[prompt] and value > NEVER:
+                    among_best = rank < size or options.stopping == "first"
+                    if among_best and not done[prompt] and value > NEVER:
                         finished[prompt].add([*tokens[source, start:].tolist(), token], value, True)
                     continue
                 slot = group * size + beams

@@ -19,6 +19,7 @@ from torch import Tensor
 from zoo.errors import ConfigError
 from zoo.generation.logits import choose
 from zoo.generation.schema import DecodingOptions
+from zoo.generation.steps import Steps
 from zoo.nn.cache import FixedCache
 
 __all__ = ["FixedSteps", "Forward", "room"]
@@ -33,8 +34,8 @@ def room(tokens: int) -> int:
     return -(-tokens // 256) * 256
 
 
-class FixedSteps:
-    """`Steps` over a FixedCache.
+class FixedSteps(Steps):
+    """Steps over a FixedCache.
 
     Args:
         forward: the model.

@@ -41,7 +41,7 @@ class Guidance:
         return 1 + (self.scale - 1) * share
 
 
-class GuidedTogether:
+class GuidedTogether(Steps):
     """Steps whose lower half is the same sequences without their prompts."""
 
     def __init__(self, steps: Steps, scale: float) -> None:
@@ -63,7 +63,7 @@ class GuidedTogether:
         return next(iter(self.cache.buffers.values()))[0].shape[0] // 2  # type: ignore[attr-defined]
 
 
-class GuidedPair:
+class GuidedPair(Steps):
     """Two steps, one after the other, each with a cache of its own."""
 
     def __init__(self, asked: Steps, free: Steps, scale: float) -> None:

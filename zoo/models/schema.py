@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from zoo.errors import ConfigError
 from zoo.nn.schema import TuningConfig
@@ -62,6 +62,8 @@ class Card:
 @dataclass(kw_only=True)
 class ModelConfig:
     """The base of every model's schema."""
+
+    zoo_kind: ClassVar[str]
 
     weights: dict[str, Weights] = setting({}, "tag -> weights; the first is the default")
     bases: dict[str, str | None] = setting(

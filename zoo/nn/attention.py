@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class Attention(nn.Module):
             self.q_norm = build(config.qk_norm, width=self.head_dim)
             self.k_norm = build(config.qk_norm, width=self.head_dim)
         self.has_qk_norm = config.qk_norm is not None
-        self.relative = position  # a part of the position that has parameters in every layer
+        self.relative: Any = position  # a part of the position that has parameters in every layer
         self.attend_values = getattr(position, "attend_values", None)
         self.kernel = build(config.kernel)
         own = {"window"} if self.window else set()

@@ -121,8 +121,9 @@ class DepthwiseConvolution(nn.Module):
         self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> Tensor:  # b n d -> b n d
         """Returns the convolution, times `scale` (d) and plus `shift` (d) where they are given."""
-        weight, bias = self.weight, self.bias
-        if scale is not None:
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if scale is not None and shift is not None:
             weight = weight * scale[:, None]
             bias = shift if bias is None else bias * scale + shift
         # The layout (b n d) is that of a picture of one row with channels last: nothing is copied.

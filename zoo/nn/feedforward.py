@@ -6,26 +6,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.linear import Linear
-from zoo.nn.matmul import FUSED
+from zoo.nn.matmul import FUSED, PLAIN
 from zoo.nn.schema import GatedMLPConfig, MLPConfig
 from zoo.registry import build
 
 __all__ = ["ACTIVATIONS", "MLP", "GatedMLP"]
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = PLAIN | {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
-    "silu": F.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
     "relu_squared": lambda x: F.relu(x).square(),
     "linear": lambda x: x,
 }
@@ -52,12 +47,13 @@ class MLP(nn.Module):
         self.has_inner_norm = norm is not None
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
-        part = self._modules  # a dict: at one token a step, attributes of modules are dear
+        # a dict: at one token a step, attributes of modules are dear
+        part: dict[str, Any] = self._modules
         x = part["up"](x, self.fused)  # b n f
         if self.activation is not None:
             x = self.activation(x)
         if self.has_inner_norm:
-            x = self.inner_norm(x)
+            x = part["inner_norm"](x)
         if self.dropout and self.training:
             x = F.dropout(x, self.dropout)
         return part["down"](x)
@@ -80,11 +76,11 @@ class GatedMLP(nn.Module):
         self.has_inner_norm = norm is not None
 
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
-        part = self._modules
+        part: dict[str, Any] = self._modules
         gate, up = part["gate_up"](x).chunk(2, dim=-1)  # b n f each
         x = self.activation(gate) * up
         if self.has_inner_norm:
-            x = self.inner_norm(x)
+            x = part["inner_norm"](x)
         if self.dropout and self.training:
             x = F.dropout(x, self.dropout)
         return part["down"](x)

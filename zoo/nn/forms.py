@@ -275,8 +275,8 @@ def _packs() -> bool:
 class Freezable(nn.Module):
     """A module with a `weight` (o i) and a `bias` that are used in one product only."""
 
-    weight: Tensor | None
-    bias: Tensor | None
+    weight: Any  # a parameter; None in a form
+    bias: nn.Parameter | None
     form: Form | None = None
     beside: Beside | None = None
 

@@ -92,8 +92,8 @@ class SDPAKernel(Kernel):
         queries, keys = q.shape[2], k.shape[2]
         if (queries == 1 and _narrow(q)) or k.dtype != q.dtype:
             # for one query PyTorch's bf16 kernel takes twice the time of converting and fp32's
-            wide = [None if x is None else x.float() for x in (q, k, v, bias)]
-            out, _ = self.attend(*wide[:3], mask, wide[3], scale, None, dropout)
+            wide = None if bias is None else bias.float()
+            out, _ = self.attend(q.float(), k.float(), v.float(), mask, wide, scale, None, dropout)
             return out.to(q.dtype), state
         rules = mask.rules
         plain = not rules and bias is None and not dropout and self.backend == "auto"

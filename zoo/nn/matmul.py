@@ -13,6 +13,7 @@ which ships inside PyTorch, wherever that pays: on a CPU, for products large eno
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FUSED", "activated", "linear", "uses_onednn"]
+__all__ = ["FUSED", "PLAIN", "activated", "linear", "uses_onednn"]
 
 # Multiplications from which the 10 us of calling oneDNN are won back.
 WORTH_IT = 1_000_000
@@ -32,6 +33,15 @@ FUSED = {
     "silu": ("swish", ""),
     "tanh": ("tanh", ""),
     "sigmoid": ("sigmoid", ""),
+}
+# The same by PyTorch, afterwards.
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -92,13 +102,7 @@ def activated(x: Tensor, activation: str) -> Tensor:
     """Returns the activation of FUSED, or "linear", of x."""
     if activation == "linear":
         return x
-    if activation == "gelu":
-        return F.gelu(x)
-    if activation == "gelu_tanh":
-        return F.gelu(x, approximate="tanh")
-    return {"relu": F.relu, "silu": F.silu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[
-        activation
-    ](x)
+    return PLAIN[activation](x)
 
 
 class _OneDNNLinear(torch.autograd.Function):

@@ -33,6 +33,8 @@ def build_norm(config: NormConfig, width: int, condition_width: int | None = Non
 class LayerNorm(nn.Module):
     """(x - mean) / sqrt(variance + eps) * weight + bias."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, config: LayerNormConfig, width: int) -> None:
         super().__init__()
         self.eps = config.eps

@@ -156,7 +156,8 @@ class Sequence:
 
     def runs(self) -> list[slice]:
         """Returns the slots of all tokens as slices: one, where its pages lie side by side."""
-        size, left, found = self.pool.page, self.length, []
+        size, left = self.pool.page, self.length
+        found: list[slice] = []
         for page in self.pages[: -(-left // size)]:
             start, stop = page * size, page * size + min(left, size)
             if found and found[-1].stop == start:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +124,8 @@ class LearnedPosition(Position):
                     f"{count} tokens exceed the {rows} positions that this model has learned."
                 )
         places = where.queries + self.offset if self.offset else where.queries
-        return x + torch.embedding(self._parameters["weight"], places)
+        weight: Any = self._parameters["weight"]  # a dict: attributes are dear at one token a step
+        return x + torch.embedding(weight, places)
 
 
 class LearnedGridPosition(Position):

@@ -271,6 +271,8 @@ class PlainKernelConfig(KernelConfig):
 class MixerConfig:
     """What stands where attention stands: it takes and gives (b n d)."""
 
+    zoo_kind: ClassVar[str]
+
     def shape(self, width: int) -> tuple[int, int, int]:
         """Returns (heads, key heads, channels of a head), as positions are told in a stack of this
         width; a mixer without heads counts as one."""

@@ -23,7 +23,7 @@ class Event(NamedTuple):
     """News of one answer: more of it, or its end."""
 
     text: str = ""
-    count: int = 0  # tokens so far
+    count: int = 0  # type: ignore[assignment]  # tokens so far; hides tuple's method
     token: int | None = None
     score: Score | None = None
     reason: str | None = None  # why it ended: "stop", "length" or "error"

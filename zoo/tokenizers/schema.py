@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from zoo.errors import ConfigError
 from zoo.registry import kind, setting
@@ -12,6 +12,12 @@ from zoo.registry import kind, setting
 @dataclass(kw_only=True)
 class TokenizerConfig:
     """What every tokenizer shares."""
+
+    zoo_kind: ClassVar[str]
+
+    def inputs(self) -> str:
+        """What the tokenizer takes, for people."""
+        raise NotImplementedError
 
 
 @kind("tokenizer", "patches", builds="zoo.tokenizers.patches:PatchTokenizer")

@@ -101,7 +101,9 @@ def questions(source: str) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
         given = positional[len(positional) - len(places.defaults) :] if places.defaults else []
         pairs = [*zip(given, places.defaults, strict=True)]
         pairs += [
-            pair for pair in zip(places.kwonlyargs, places.kw_defaults, strict=True) if pair[1]
+            (argument, default)
+            for argument, default in zip(places.kwonlyargs, places.kw_defaults, strict=True)
+            if default is not None
         ]
         text = "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])
         if len(pairs) < 2 or not text.isascii():  # or the columns would be none of characters

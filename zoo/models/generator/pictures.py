@@ -86,7 +86,8 @@ def _save_mp4(frames: Sequence[Any], path: Path, seconds: float) -> None:
         raise ConfigError("MP4 needs PyAV: pip install av; or write a .gif.") from None
     with av.open(str(path), "w") as container:
         out = container.add_stream("libx264", rate=max(1, round(1 / seconds)))
-        out.width, out.height, out.pix_fmt = *frames[0].size, "yuv420p"
+        out.width, out.height = frames[0].size
+        out.pix_fmt = "yuv420p"
         for frame in frames:
             container.mux(out.encode(av.VideoFrame.from_image(frame)))
         container.mux(out.encode())

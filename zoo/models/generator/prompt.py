@@ -240,7 +240,8 @@ def nothing_of(module: nn.Module) -> Tensor:
             "features: this model has learned none for no prompt; give features and pooled, and "
             "guidance=1."
         )
-    return module.nothing
+    nothing: Any = module.nothing
+    return nothing
 
 
 def waves(numbers: Tensor, width: int) -> Tensor:  # ... -> ... w

@@ -18,7 +18,7 @@ from zoo.nn.cache import Cache, DynamicCache
 __all__ = ["CodeSteps", "FillSteps", "code_steps"]
 
 
-class CodeSteps:
+class CodeSteps(Steps):
     """A model that writes codes one after the other; the first step may take none."""
 
     def __init__(self, model: Any, condition: Condition, cache: Cache | None = None) -> None:

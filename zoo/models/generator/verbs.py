@@ -32,6 +32,10 @@ Watch = Callable[[Tensor], None]  # called with the codes (b n) as they come, -1
 class GeneratorVerbs(ReadsText):
     """Mixed into the models that draw."""
 
+    reader: Any  # the modules of the model that verbs ask themselves
+    reading: Any
+    prompt: Any
+
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer: the config's, or that of the weights' folder, or the reader's."""
@@ -264,7 +268,9 @@ class GeneratorVerbs(ReadsText):
             part = prompts[start : start + batch_size]
             more = self._more(len(part), image, features) | self._measures(len(part), wanted)
             asked = self.condition(part, **more)
-            kept = {name: more[name] for name in ("measures", "source") if name in more}
+            kept: dict[str, Any] = {
+                name: more[name] for name in ("measures", "source") if name in more
+            }
             if asked.prefix_mask is not None and wanted.negative is None:
                 # of nothing as much is seen as of the prompt, where it stands before the codes
                 kept["features_mask"] = asked.prefix_mask[:, : self.config.prompt_length]

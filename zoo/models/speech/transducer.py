@@ -90,7 +90,7 @@ class LSTM(nn.Module):
         if state is None:
             zeros = x.new_zeros(self.layers, x.shape[0], self.width)
             state = zeros, zeros
-        weights = list(self.parameters())  # in the order that PyTorch wants them
+        weights: list[Tensor] = [*self.parameters()]  # in the order that PyTorch wants them
         out, hidden, cell = torch.lstm(
             x, state, weights, True, self.layers, 0.0, self.training, False, True
         )

@@ -74,6 +74,9 @@ class SpeechVerbs(ReadsText):
     Raises: DataError for what is no sound, ConfigError for what the model cannot do.
     """
 
+    sound: Any  # the tokenizer of the model
+    encode: Any  # (features, lengths) -> hidden, lengths
+
     @torch.inference_mode()
     def transcribe(
         self,
@@ -171,7 +174,7 @@ class SpeechVerbs(ReadsText):
             return _Scored(whole, sizes[done], peaks[done])
 
         for index, sound in enumerate(sounds):
-            for piece, samples in self._pieces(index, sound, window):
+            for piece, samples in self._stretches(index, sound, window):
                 sizes[index] += samples
                 peaks[index] = max(peaks[index], float(piece.samples.abs().max()))
                 waiting.append(piece)
@@ -186,7 +189,9 @@ class SpeechVerbs(ReadsText):
             yield complete()
             done += 1
 
-    def _pieces(self, index: int, sound: Any, window: float | None) -> Iterator[tuple[_Piece, int]]:
+    def _stretches(
+        self, index: int, sound: Any, window: float | None
+    ) -> Iterator[tuple[_Piece, int]]:
         """Yields (piece, samples that it adds) of one sound, reading it as it goes."""
         rate = self.sound.rate
         period = round(self.config.sound.seconds_per_token * rate)  # samples of a token
@@ -198,7 +203,7 @@ class SpeechVerbs(ReadsText):
         around = round(CONTEXT * rate / period)
         blocks = audio_blocks(sound, rate, count * period / rate)
         before = torch.zeros(0)
-        block = next(blocks)
+        block: Tensor | None = next(blocks)
         while block is not None:
             following = next(blocks, None)
             after = torch.zeros(0) if following is None else following[: around * period]
@@ -251,6 +256,8 @@ class SpeechVerbs(ReadsText):
 class CTCVerbs(SpeechVerbs):
     """Decoding reads log-probabilities (n v)."""
 
+    head: Any
+
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float().log_softmax(-1)
 
@@ -267,6 +274,10 @@ class CTCVerbs(SpeechVerbs):
 
 class TransducerVerbs(SpeechVerbs):
     """Decoding reads what the joint hears (n p)."""
+
+    project: Any
+    prediction: Any
+    joint: Any
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.project(hidden)

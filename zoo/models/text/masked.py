@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,7 +40,7 @@ class MaskedLM(nn.Module, MaskedVerbs):
         if config.next_sentence:
             self.next_sentence = Linear(width, 2, std=std)
         if config.task == "fill":
-            self.head = TokenHead(
+            self.head: nn.Module = TokenHead(
                 config, width, backbone.norm, std, config.vocabulary, config.transform
             )
         elif config.task in ("classify", "tag", "span"):
@@ -68,7 +70,9 @@ class MaskedLM(nn.Module, MaskedVerbs):
         if config.task == "fill":
             logits = self.head(x, self.embedding)
         elif config.task == "classify":
-            read = pooled if config.classify_from == "pooler" else torch.tanh(self.dense(start))
+            read: Any = (
+                pooled if config.classify_from == "pooler" else torch.tanh(self.dense(start))
+            )
             logits = self.head(F.dropout(read, config.backbone.dropout, self.training))
         else:
             logits = None if config.task == "embed" else self.head(x)

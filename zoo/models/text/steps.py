@@ -20,7 +20,7 @@ from zoo.nn.paged import PagedCache, PagePool
 __all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool", "steps_for"]
 
 
-class CausalSteps:
+class CausalSteps(Steps):
     """A decoder-only model continuing a batch; shorter prompts are padded on the left."""
 
     def __init__(
@@ -82,7 +82,7 @@ class CausalSteps:
             self.mask = self.mask[:, : self.cache.length]
 
 
-class Seq2SeqSteps:
+class Seq2SeqSteps(Steps):
     """An encoder-decoder writing targets for a batch of sources; the sources are read once."""
 
     def __init__(

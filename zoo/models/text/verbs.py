@@ -292,7 +292,7 @@ class MaskedVerbs(ReadsText):
             raise ConfigError(f"This model's head is '{self.config.task}', not 'fill'.")
         mask = self.special("mask")
         tokens, real = self.tokenizer([text])
-        places = (tokens[0] == mask).nonzero().flatten().tolist()
+        places = tokens[0].eq(-1 if mask is None else mask).nonzero().flatten().tolist()
         if mask is None or len(places) != 1:
             name = "" if mask is None else f" {self.tokenizer.id_to_token(mask)}"
             raise DataError(f"The text needs exactly one mask{name}, it has {len(places)}.")

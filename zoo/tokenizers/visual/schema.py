@@ -156,6 +156,7 @@ class ResidualConfig(QuantizerConfig):
 class ReconstructionConfig:
     """What the decoder predicts for a pixel, and how far that is from the pixel."""
 
+    zoo_kind: ClassVar[str]
     maps: ClassVar[int] = 1  # that the decoder gives for each channel of the picture
 
 

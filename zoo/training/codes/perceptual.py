@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,10 +25,10 @@ class FeatureDistance:
         from zoo.api.build import load
         from zoo.nn.forms import thaw
 
-        model = thaw(load(config.model))
+        model: Any = thaw(load(config.model))
         if getattr(model, "config", None) is None or model.config.zoo_kind != "vit":
             raise ConfigError(f"perceptual.model: {config.model!r} is no vision model.")
-        self.model = model.eval().requires_grad_(False).float()
+        self.model: Any = model.eval().requires_grad_(False).float()
         depth = model.config.backbone.depth
         self.layers = frozenset(config.layers or range(depth))
         if max(self.layers) >= depth:

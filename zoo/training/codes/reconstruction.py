@@ -38,7 +38,7 @@ class Reconstruction(Objective):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.judge: Any = None
-        self.perceptual = None if config.perceptual is None else build(config.perceptual)
+        self.perceptual: Any = None if config.perceptual is None else build(config.perceptual)
         self.deceives = False  # whether the adversary counts by now
 
     def higher_is_better(self, name: str) -> bool:
@@ -66,7 +66,7 @@ class Reconstruction(Objective):
         output = model(pixels)
         scalars = {"reconstruction": output.reconstruction, **output.codes.losses}
         value = self.config.weight * output.reconstruction
-        if self.perceptual is not None:
+        if self.config.perceptual is not None:
             scalars["perceptual"] = self.perceptual(_frames(output.pixels), _frames(pixels))
             value = value + self.config.perceptual.weight * scalars["perceptual"]
         opponent = None
@@ -79,7 +79,7 @@ class Reconstruction(Objective):
         return Loss(value, scalars, opponent)
 
     def _against(
-        self, model: nn.Module, plain: Tensor, made: Tensor, real: Tensor
+        self, model: Any, plain: Tensor, made: Tensor, real: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Returns what the adversary adds to the loss, its own loss, and what of both to log."""
         config, network = self.config.adversary, self.opponent

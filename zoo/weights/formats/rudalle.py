@@ -24,7 +24,7 @@ SQUARE = 11
 
 def patterns(depth: int) -> list[dict[str, Any]]:
     """Returns what each layer sees of the picture."""
-    found = []
+    found: list[dict[str, Any]] = []
     for index in range(depth):
         if (index - 1) % 4 == 0:
             found.append({"pattern": "column"})

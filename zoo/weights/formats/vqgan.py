@@ -7,7 +7,7 @@ have length 1; the original, and this, normalise both.)
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -69,7 +69,7 @@ def table_of(config: Any, layout: str, kind: str = "vq") -> Any:
 
 
 def read_taming(
-    content: dict[str, Any], names: Collection[str] = (), gumbel: bool = False
+    content: Mapping[str, Any], names: Collection[str] = (), gumbel: bool = False
 ) -> dict[str, Any]:
     """Returns our node of what stands below `model.params` in a YAML file of taming's."""
     keys = Keys(content)

@@ -42,7 +42,7 @@ class ResidualConvEncoder(nn.Module):
         self.input = nn.Conv2d(channels, config.channels, 3, padding=1, bias=config.edge_bias)
         halve = Halve if config.halving == "convolution" else lambda _: nn.AvgPool2d(2)
         self.levels = nn.ModuleList(
-            Level(config, index, before, width, index < len(widths) - 1 and halve(width))
+            Level(config, index, before, width, halve(width) if index < len(widths) - 1 else None)
             for index, (before, width) in enumerate(zip([config.channels, *widths], widths))
         )
         self.middle = Middle(config, widths[-1])
@@ -69,7 +69,7 @@ class ResidualConvDecoder(nn.Module):
         self.input = nn.Conv2d(config.width, widths[0], 3, padding=1)
         self.middle = Middle(config, widths[0])
         self.levels = nn.ModuleList(
-            Level(config, last - index, before, width, index < last and Double(width))
+            Level(config, last - index, before, width, Double(width) if index < last else None)
             for index, (before, width) in enumerate(zip([widths[0], *widths], widths))
         )
         self.norm = _norm(config, widths[-1])
@@ -96,7 +96,7 @@ class Level(nn.Module):
         number: int,
         before: int,
         width: int,
-        resample: nn.Module | bool,
+        resample: nn.Module | None,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
@@ -107,7 +107,7 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList(
             GridAttention(config, width) for _ in range(config.blocks if seen else 0)
         )
-        self.resample = resample or nn.Identity()
+        self.resample = nn.Identity() if resample is None else resample
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.blocks):
