@@ -236,3 +236,39 @@ def test_a_tied_head_follows_its_table():
         expected = copy.deepcopy(model)(tokens).logits
     assert torch.allclose(changed, expected, atol=1e-5)
     assert not torch.allclose(changed, plain, atol=1e-2)
+
+
+@beside
+def test_a_stack_that_reads_a_second_batch_lays_copies_beside_its_weights():
+    given = {"kind": "masked-lm", "vocabulary": 50, "backbone": {"depth": 1, "width": 256}}
+    given["backbone"] |= {"position": "rope", "attention": {"heads": 4}}
+    model = initialise(build_empty(resolve("model", given)), 0).eval()
+    tokens = torch.randint(50, (3, 7), generator=torch.Generator().manual_seed(0))
+    up = model.backbone.layers[0].feedforward.up
+    model(tokens), model(tokens)
+    assert up.beside is None  # gradients were kept
+    with torch.inference_mode():
+        first = model(tokens).hidden
+        assert up.beside is None
+        second = model(tokens).hidden
+        assert up.beside.packed is not None
+        assert torch.allclose(first, second, atol=1e-5)
+        model.train()
+        assert up.beside is None and model.backbone.reads == 0
+        model.eval()(tokens)
+        assert up.beside is None
+    with torch.no_grad():
+        up.weight.neg_()
+        changed = model(tokens).hidden
+    assert not torch.allclose(changed, first, atol=1e-3)
+
+
+@beside
+def test_what_is_ready_does_not_keep_the_rest_from_being_prepared():
+    model = nn.Sequential(large(), Linear(1700, 320, std=0.1)).eval()
+    model[1].reset_parameters()
+    with torch.inference_mode():
+        prepare(model[0], 3)
+        kept = model[0].beside
+        prepare(model, 3)
+    assert model[0].beside is kept and model[1].beside.packed is not None

@@ -127,12 +127,15 @@ def test_adaptive_norms_need_a_vector(x):
 
 def test_rms_of_one_row_is_that_of_many():
     torch.manual_seed(0)
-    norm = make("rms", 48)
+    norm = make("rms", 48).float()
     x = torch.randn(1, 5, 48)
     expected = F.rms_norm(x, (48,), norm.weight, norm.eps)
     with torch.inference_mode():
         rows = torch.cat([norm(x[:, i : i + 1]) for i in range(5)], dim=1)
+        many, small = norm(x), norm(x * 1e-4)
     assert torch.allclose(rows, expected, atol=1e-6)
+    assert torch.allclose(many, expected, atol=1e-6)
+    assert torch.allclose(small, F.rms_norm(x * 1e-4, (48,), norm.weight, norm.eps), atol=1e-6)
     row = x[:, :1].clone().requires_grad_()
     norm(row).sum().backward()  # with gradients it is PyTorch's own
     assert row.grad is not None and norm.weight.grad is not None

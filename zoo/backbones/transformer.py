@@ -16,6 +16,7 @@ from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
 from zoo.nn.attention import Context, Record
 from zoo.nn.cache import Cache
+from zoo.nn.forms import prepare
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
 from zoo.nn.norm import build_norm
@@ -42,6 +43,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.grid, self.prefix = grid, prefix
+        self.reads = 0  # whole sequences, until the weights are laid out for more of them
         own = config.embedding_dropout
         self.embedding_dropout = config.dropout if own is None else own
         heads, _, head_dim = config.attention.shape(config.width)
@@ -82,6 +84,8 @@ class Transformer(nn.Module):
     ) -> Tensor:  # b n d
         """Runs the stack. `mask.padding` covers past and new tokens when there is a cache."""
         mask = mask or Mask()
+        if cache is None and self.reads < 2 and not self.training:
+            self._count(x)
         if self.config.causal:
             mask = mask.also(causal=True, place=getattr(cache, "place", None))
         where = self._where(x, mask, positions, cache, grid or self.grid)
@@ -117,6 +121,23 @@ class Transformer(nn.Module):
             if record is not None and layer.index in record.layers:
                 record.hidden[layer.index] = x
         return self.final_norm(x, *told) if self.config.final_norm else x
+
+    def _count(self, x: Tensor) -> None:
+        """Lays the weights out for products of many rows (zoo.nn.forms) when a second batch comes;
+        for a single one the copies would not pay."""
+        rows = x.shape[0] * x.shape[1]
+        if rows > 1 and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.reads += 1
+            if self.reads == 2:
+                prepare(self, rows)
+
+    def train(self, mode: bool = True) -> Transformer:
+        self.reads = 0
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.reads = 0
+        return super()._apply(fn, recurse)
 
     def fsdp_units(self) -> list[nn.Module]:
         """Returns what is sharded as a unit."""

@@ -5,6 +5,8 @@ and keeps the shape and dtype of x."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,15 +68,19 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self._parameters["weight"]
-        if x.numel() == self.shape[0] and self.eps and _is_plain_row(x):
-            row = x.view(-1)  # PyTorch has no kernel for this and takes six; for one row three do
-            factor = (float(torch.dot(row, row)) / len(row) + self.eps) ** -0.5
-            return (x * factor).mul_(weight)
-        return torch.rms_norm(x, self.shape, weight, self.eps)
+        if not self.eps or not _is_plain(x):
+            return torch.rms_norm(x, self.shape, weight, self.eps)
+        if x.numel() == self.shape[0]:  # PyTorch takes six kernels for this; for one row three do
+            row = x.view(-1)
+            factor: Any = (float(torch.dot(row, row)) / len(row) + self.eps) ** -0.5
+        else:  # three that read all of x, no square of it in memory
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            factor = length.square_().div_(self.shape[0]).add_(self.eps).rsqrt_()
+        return (x * factor).mul_(weight)
 
 
-def _is_plain_row(x: Tensor) -> bool:
-    """Returns whether a row may be handled with numbers of Python's: fp32 on a CPU, for itself."""
+def _is_plain(x: Tensor) -> bool:
+    """Returns whether x may be handled by hand: fp32 on a CPU, and no gradient wanted."""
     return (
         x.dtype == torch.float32
         and x.device.type == "cpu"
