@@ -91,6 +91,23 @@ def turned_round(layer, x):
     return x + layer.attention(layer.attention_norm(x), CAUSAL)
 
 
+def half_normed(layer, x):
+    x = x + layer.attention(x, CAUSAL)
+    return x + layer.feedforward(layer.feedforward_norm(x))
+
+
+def raw_keys(layer, x):
+    """Queries of the norm, keys and values of the stream."""
+    normed, part = layer.attention_norm(x), layer.attention
+    q, _, _ = (t.unflatten(-1, (4, -1)) for t in part.qkv(normed).chunk(3, -1))
+    _, k, v = (t.unflatten(-1, (4, -1)) for t in part.qkv(x).chunk(3, -1))
+    scores = torch.einsum("bqhc,bkhc->bhqk", q, k) / q.shape[-1] ** 0.5
+    later = torch.ones(x.shape[1], x.shape[1]).triu(1).bool()
+    mixed = torch.einsum("bhqk,bkhc->bqhc", scores.masked_fill(later, -torch.inf).softmax(-1), v)
+    x = x + part.out(mixed.flatten(2))
+    return x + layer.feedforward(layer.feedforward_norm(x))
+
+
 def scaled(layer, x):
     y = layer.attention(layer.attention_norm(x), CAUSAL)
     x = x + y * layer.attention_scale.weight
@@ -110,6 +127,8 @@ BLOCKS = {
     "parallel, both": (parallel_both, {"parallel": True, "placement": "both"}),
     "parallel, none": (parallel_none, {"parallel": True, "placement": "none"}),
     "order": (turned_round, {"order": ["feedforward", "attention"]}),
+    "a norm before one of them": (half_normed, {"pre_norms": ["feedforward"]}),
+    "raw keys": (raw_keys, {"raw_keys": True}),
     "layer scale": (scaled, {"layer_scale": 0.1}),
 }  # fmt: skip
 

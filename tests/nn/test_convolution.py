@@ -111,6 +111,26 @@ def test_on_a_grid_it_is_pytorch_s_depthwise_convolution(kernel, bias):
     torch.testing.assert_close(module(tokens, grid=(4, 5)), expected)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_over_clips_it_is_pytorch_s_depthwise_convolution(causal):
+    """Whether a batch holds the frames or the places of the clips."""
+    clips, keys = (4, 3, 5), {"kind": "grid", "times": 3, "norm": None, "feedforward": None}
+    whole = torch.randn(2, *clips, WIDTH, generator=torch.Generator().manual_seed(3))
+    frames = make(causal=causal, **keys)
+    places = make(causal=causal, sequences="places", **keys)
+    theirs = nn.Conv3d(WIDTH, WIDTH, 3, groups=WIDTH)
+    with torch.no_grad():
+        theirs.weight.copy_(frames.depthwise.weight[:, None])
+        theirs.bias.copy_(frames.depthwise.bias)
+    around = (1, 1, 1, 1, 2, 0) if causal else (1, 1, 1, 1, 1, 1)
+    expected = theirs(F.pad(whole.movedim(-1, 1), around)).movedim(1, -1)
+    found = frames(whole.flatten(2, 3).flatten(0, 1), clip=clips)
+    torch.testing.assert_close(found.view_as(expected), expected)
+    moved = whole.movedim(1, 3).flatten(0, 2)  # b y x t d
+    found = places(moved, clip=clips).view(2, *clips[1:], clips[0], WIDTH)
+    torch.testing.assert_close(found.movedim(3, 1), expected)
+
+
 def test_what_is_no_grid_is_refused():
     module = make(kind="grid", kernel=3)
     for grid in (None, (20,), (3, 5), (1, 4, 5)):
@@ -118,3 +138,7 @@ def test_what_is_no_grid_is_refused():
             module(torch.zeros(1, 20, WIDTH), grid=grid)
     with pytest.raises(ConfigError, match=r"kernel: a square .* has an odd side, not 4"):
         resolve("convolution", {"kind": "grid", "kernel": 4})
+    with pytest.raises(ConfigError, match=r"times: as many before as after .* not 2"):
+        resolve("convolution", {"kind": "grid", "times": 2})
+    with pytest.raises(ConfigError, match="this stack sees no clip"):
+        make(kind="grid", times=3)(torch.zeros(1, 20, WIDTH), grid=(4, 5))

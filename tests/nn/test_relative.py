@@ -38,6 +38,28 @@ def context(types=None):
     return Context(Mask(causal=True), where=Where(queries, keys), types=types)
 
 
+# -- Swin ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (2, 3, 2)])
+def test_a_network_of_offsets_pair_by_pair(grid):
+    position = make(
+        {"name": "continuous", "width": 7, "layers": 2, "slope": 0.1}, grid=(9,) * len(grid)
+    )
+    first, second, last = position.maps
+    places = torch.cartesian_prod(*(torch.arange(size) for size in grid))
+    found = position.bias(Where(places[:1], places[:1], grid), torch.float64)
+    assert found.shape == (1, H, len(places), len(places))
+    for i, query in enumerate(places):
+        for j, key in enumerate(places):
+            offset = (query - key).double()
+            x = torch.nn.functional.leaky_relu(first(offset.sign() * (1 + offset.abs()).log()), 0.1)
+            x = last(torch.nn.functional.leaky_relu(second(x), 0.1))
+            torch.testing.assert_close(found[0, :, i, j], x)
+    with pytest.raises(ConfigError, match="'continuous' serves a grid"):
+        make("continuous")
+
+
 # -- T5 --------------------------------------------------------------------------------------------
 
 

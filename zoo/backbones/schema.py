@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zoo.errors import ConfigError
-from zoo.nn.schema import ConvolutionConfig, FeedForwardConfig, MixerConfig, NormConfig
+from zoo.nn.schema import (
+    AttentionConfig,
+    ConvolutionConfig,
+    FeedForwardConfig,
+    MixerConfig,
+    NormConfig,
+)
 from zoo.registry import kind, part, parts, resolve, setting, to_mapping
 
 Sublayer = Literal["attention", "cross_attention", "convolution", "feedforward"]
@@ -57,6 +63,13 @@ class TransformerConfig(BackboneConfig):
     causal: bool = setting(False, "whether a token sees only itself and what came before")
     placement: Literal["pre", "post", "both", "none"] = setting(
         "pre", "norm before a sublayer, after its sum, both sides, none"
+    )
+    pre_norms: list[Sublayer] = setting(
+        ["attention", "cross_attention", "convolution", "feedforward"],
+        "with placement pre or both: sublayers that have the norm before them",
+    )
+    raw_keys: bool = setting(
+        False, "keys and values of self-attention are made from what its norm reads, not gives"
     )
     post_norms: list[Sublayer] = setting(
         ["attention", "cross_attention", "convolution", "feedforward"],
@@ -137,6 +150,10 @@ class TransformerConfig(BackboneConfig):
             raise ConfigError(
                 "parallel_norms: two norms stand before the branches, so placement is pre or both, "
                 f"not {self.placement}."
+            )
+        if self.raw_keys and (self.parallel or not isinstance(self.attention, AttentionConfig)):
+            raise ConfigError(
+                "raw_keys: is for multihead attention in a block that is not parallel."
             )
         heads = getattr(self.attention, "heads", None)
         if heads and getattr(self.attention, "head_dim", None) is None and self.width % heads:

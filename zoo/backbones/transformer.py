@@ -75,6 +75,7 @@ class Transformer(nn.Module):
         *,
         mask: Mask | None = None,
         grid: tuple[int, ...] | None = None,
+        clip: tuple[int, int, int] | None = None,  # times, rows, columns: what x is pieces of
         positions: Tensor | None = None,  # b|1 n, when they are not simply counted
         memory: Tensor | None = None,  # b m d
         memory_mask: Tensor | None = None,  # b m, True marks real tokens
@@ -88,7 +89,7 @@ class Transformer(nn.Module):
             self._count(x)
         if self.config.causal:
             mask = mask.also(causal=True, place=getattr(cache, "place", None))
-        where = self._where(x, mask, positions, cache, grid or self.grid)
+        where = self._where(x, mask, positions, cache, grid or self.grid, clip)
         context = Context(
             mask,
             where=where,
@@ -150,6 +151,7 @@ class Transformer(nn.Module):
         positions: Tensor | None,
         cache: Cache | None,
         grid: tuple[int, ...] | None,
+        clip: tuple[int, int, int] | None,
     ) -> Where:
         past = cache.length if cache is not None else 0
         n = x.shape[1]
@@ -161,7 +163,7 @@ class Transformer(nn.Module):
             keys = keys - _segment_starts(mask.segments, keys)
         queries = keys[:, -n:] if positions is None else positions
         keys = keys if positions is None or past else queries
-        return Where(queries, keys, grid, self.prefix, past)
+        return Where(queries, keys, grid, self.prefix, past, clip)
 
 
 class Block(nn.Module):
@@ -181,19 +183,25 @@ class Block(nn.Module):
         self.adaptive = config.norm.adaptive
         self.placement = config.placement
         self.parallel = config.parallel
+        self.raw = "attention" if config.raw_keys else None
         self.dropout = config.dropout
         self.drop_path = config.drop_path * index / max(config.depth - 1, 1)
         self.scaled = config.layer_scale is not None
         self.kinds = dict(config.sublayers())  # in order: name -> kind
         self.order = list(self.kinds)
-        after = config.post_norms if config.placement == "both" else []
-        self.post_norms = [name for name, kind in self.kinds.items() if kind in after]
-        self.names = [
-            (name, f"{name}_norm", f"{name}_post_norm" if name in self.post_norms else None)
-            for name in self.order
+        before = config.pre_norms if config.placement in ("pre", "both") else []
+        inside = config.post_norms if config.placement == "both" else []
+        self.post_norms = [name for name, kind in self.kinds.items() if kind in inside]
+        after = config.placement == "post"
+        self.names = [  # each with its norms: before it, after it, after its sum
+            (
+                name,
+                f"{name}_norm" if kind in before else None,
+                f"{name}_post_norm" if kind in inside else None,
+                f"{name}_norm" if after else None,
+            )
+            for name, kind in self.kinds.items()
         ]
-        self.norms_before = config.placement in ("pre", "both")
-        self.norms_after = config.placement == "post"
         self.factors = {
             name: tuple(config.residual.get(kind, (1.0, 1.0))) for name, kind in self.kinds.items()
         }
@@ -213,9 +221,8 @@ class Block(nn.Module):
         self.register_module("memory_map", memory_map)
         for name, kind in self.kinds.items():
             setattr(self, name, self._sublayer(kind, config, positions, memory_width))
-            if self.placement != "none" and not (
-                self.parallel and config.parallel_norms == 1 and name != self.order[0]
-            ):
+            shares = self.parallel and config.parallel_norms == 1 and name != self.order[0]
+            if (after or kind in before) and not shares:
                 setattr(self, f"{name}_norm", norm(kind))
             if name in self.post_norms:
                 setattr(self, f"{name}_post_norm", norm(kind))
@@ -257,14 +264,14 @@ class Block(nn.Module):
         if self.parallel:
             return self._forward_parallel(x, context)
         told = (context.condition,) if self.adaptive else ()
-        for name, norm, post_norm in self.names:
-            y = part[norm](x, *told) if self.norms_before else x
-            y = self._branch(name, y, context)
-            if post_norm is not None:
-                y = part[post_norm](y, *told)
+        for name, before, inside, after in self.names:
+            y = x if before is None else part[before](x, *told)
+            y = self._branch(name, y, replace(context, source=x) if name == self.raw else context)
+            if inside is not None:
+                y = part[inside](y, *told)
             x = self._sum(name, x, self._dropped(y) if self.training else y)
-            if self.norms_after:
-                x = part[norm](x, *told)
+            if after is not None:
+                x = part[after](x, *told)
         last = part["block_norm"]
         return x if last is None else last(x, *told)
 
@@ -294,7 +301,8 @@ class Block(nn.Module):
         if kind == "feedforward":
             y = sublayer(x)
         elif kind == "convolution":
-            y = sublayer(x, context.mask.padding, getattr(context.where, "grid", None))
+            shapes = (getattr(context.where, name, None) for name in ("grid", "clip"))
+            y = sublayer(x, context.mask.padding, *shapes)
         else:
             y = sublayer(x, context)
         return getattr(self, f"{name}_scale")(y) if self.scaled else y

@@ -1,6 +1,7 @@
 """Convolutions over tokens, in which padding never reaches a real one."""
 
-# b batch, n tokens, d width, k kernel, r real tokens of a batch, y x rows and columns of a grid
+# b batch, n tokens, d width, k kernel, r real tokens of a batch, y x rows and columns of a grid,
+# t times of a clip, s of them in a kernel
 
 from __future__ import annotations
 
@@ -40,9 +41,9 @@ class GatedConvolution(nn.Module):
         self.down = Linear(width, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
 
     def forward(
-        self, x: Tensor, padding: Tensor | None = None, grid: tuple[int, ...] | None = None
+        self, x: Tensor, padding: Tensor | None = None, grid: object = None, clip: object = None
     ) -> Tensor:  # b n d, b n -> b n d
-        """`padding` is True at real tokens; a sequence has no use for `grid`."""
+        """`padding` is True at real tokens; a sequence has no use for `grid` and `clip`."""
         x = F.glu(self.up(x), dim=-1)
         if padding is not None:
             x = x.masked_fill(~padding[..., None], 0.0)
@@ -54,48 +55,91 @@ class GatedConvolution(nn.Module):
 
 
 class GridConvolution(nn.Module):
-    """feedforward(norm(depthwise(x))) over a grid whose places are tokens in raster order."""
+    """feedforward(norm(depthwise(x))) over a grid whose places are tokens in raster order, or over
+    clips of which a batch holds the frames, or the places."""
 
     def __init__(
         self, config: GridConvolutionConfig, width: int, std: float = 0.02, depth: int = 0
     ) -> None:
         super().__init__()
-        self.depthwise = DepthwiseGrid(width, config.kernel, config.bias)
+        self.times, self.sequences = config.times, config.sequences
+        sides = (config.kernel, config.kernel)
+        if config.times is None:
+            self.depthwise = DepthwiseGrid(width, sides, config.bias)
+        else:
+            self.depthwise = DepthwiseGrid(
+                width, (config.times, *sides), config.bias, config.causal
+            )
         self.norm = nn.Identity() if config.norm is None else build(config.norm, width=width)
-        self.feedforward = build(config.feedforward, width=width, std=std, depth=depth)
+        self.feedforward: nn.Module = nn.Identity()
+        if config.feedforward is not None:
+            self.feedforward = build(config.feedforward, width=width, std=std, depth=depth)
 
     def forward(
-        self, x: Tensor, padding: Tensor | None = None, grid: tuple[int, ...] | None = None
+        self,
+        x: Tensor,
+        padding: Tensor | None = None,
+        grid: tuple[int, ...] | None = None,
+        clip: tuple[int, int, int] | None = None,  # times, rows, columns
     ) -> Tensor:  # b n d -> b n d
-        """Raises ConfigError for tokens that are no grid of rows and columns."""
+        """Raises ConfigError for tokens that are no grid of rows and columns, or no clip."""
+        if self.times is None:
+            whole = self._picture(x, grid)
+        else:
+            whole = self._clips(x, clip)
+        y = self.depthwise(whole)  # b [t] y x d
+        if self.times is not None and self.sequences == "places":
+            y = y.movedim(1, 3)
+        return self.feedforward(self.norm(y.reshape(x.shape)))
+
+    def _picture(self, x: Tensor, grid: tuple[int, ...] | None) -> Tensor:  # b yx d -> b y x d
         if grid is None or len(grid) != 2 or grid[0] * grid[1] != x.shape[1]:
             raise ConfigError(
                 f"convolution 'grid' is for rows and columns of places, and {x.shape[1]} tokens "
                 f"with the grid {grid} are none."
             )
-        return self.feedforward(self.norm(self.depthwise(x, *grid)))
+        return x.unflatten(1, grid)
+
+    def _clips(self, x: Tensor, clip: tuple[int, int, int] | None) -> Tensor:  # -> b t y x d
+        if clip is None:
+            raise ConfigError("convolution.times: this stack sees no clip; set it to null.")
+        times, *grid = clip
+        if self.sequences == "frames":
+            return x.reshape(-1, times, *grid, x.shape[-1])
+        return x.reshape(-1, *grid, times, x.shape[-1]).movedim(3, 1)
 
 
 class DepthwiseGrid(nn.Module):
-    """One square filter for each channel, weight (d k k); beyond the border there are zeros."""
+    """One filter for each channel, weight (d k k) or (d s k k); beyond the border there are zeros.
 
-    def __init__(self, width: int, kernel: int, bias: bool = True) -> None:
+    A causal one sees a time and those before it.
+    """
+
+    def __init__(
+        self, width: int, kernel: tuple[int, ...], bias: bool = True, causal: bool = False
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, kernel, kernel))
+        self.weight = nn.Parameter(torch.empty(width, *kernel))
         self.bias = nn.Parameter(torch.empty(width)) if bias else None
+        self.around = [side // 2 for side in kernel]
+        self.before = kernel[0] - 1 if causal else 0  # of times, in place of those on both sides
+        if causal:
+            self.around[0] = 0
 
     def reset_parameters(self) -> None:
-        bound = 1 / self.weight.shape[1]  # as PyTorch starts convolutions
+        bound = self.weight[0].numel() ** -0.5  # as PyTorch starts convolutions
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:  # b yx d
-        picture = x.transpose(1, 2).unflatten(2, (rows, columns))  # b d y x
-        around = self.weight.shape[1] // 2
-        filters = self.weight[:, None]  # d 1 k k
-        out = F.conv2d(picture, filters, self.bias, padding=around, groups=len(filters))
-        return out.flatten(2).transpose(1, 2)
+    def forward(self, x: Tensor) -> Tensor:  # b [t] y x d
+        picture = x.movedim(-1, 1)
+        if self.before:
+            picture = F.pad(picture, (0, 0, 0, 0, self.before, 0))
+        filters = self.weight[:, None]  # d 1 [s] k k
+        convolve = F.conv2d if filters.ndim == 4 else F.conv3d
+        out = convolve(picture, filters, self.bias, padding=self.around, groups=len(filters))
+        return out.movedim(1, -1)
 
 
 class DepthwiseConvolution(nn.Module):

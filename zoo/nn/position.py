@@ -68,6 +68,7 @@ class Where:
     grid: tuple[int, ...] | None = None
     prefix: int = 0
     start: int = 0  # tokens in the cache
+    clip: tuple[int, int, int] | None = None  # times, rows, columns that the batch is pieces of
 
 
 class Position(nn.Module):

@@ -1,11 +1,12 @@
-"""Positions that act on the scores through learned weights: T5's buckets, Shaw's tables,
-Transformer-XL's sinusoids."""
+"""Positions that act on the scores through learned weights: T5's buckets, Shaw's tables, Swin's
+network of offsets, Transformer-XL's sinusoids."""
 
-# b batch, h heads, q queries, k keys, c channels of a head, d width, r distances
+# b batch, h heads, q queries, k keys, c channels of a head, d width, r distances, a axes of a grid
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,12 +18,17 @@ from zoo.nn.kernel import attention_weights
 from zoo.nn.linear import Linear, fill_normal_
 from zoo.nn.mask import Mask
 from zoo.nn.position import Geometry, Position, Where
-from zoo.nn.schema import BucketPositionConfig, RelativePositionConfig, ShawPositionConfig
+from zoo.nn.schema import (
+    BucketPositionConfig,
+    ContinuousPositionConfig,
+    RelativePositionConfig,
+    ShawPositionConfig,
+)
 
 if TYPE_CHECKING:
     from zoo.nn.attention import Context
 
-__all__ = ["BucketPosition", "RelativePosition", "ShawPosition", "buckets"]
+__all__ = ["BucketPosition", "ContinuousPosition", "RelativePosition", "ShawPosition", "buckets"]
 
 # Scores of distances that are in memory at once: 16 MB in fp32, what processors cache.
 BLOCK_SCORES = 1 << 22
@@ -154,6 +160,42 @@ class ShawTables(ShawKeys):
         if v.shape[1] != q.shape[1]:
             v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         return weights @ v + by_distance @ table
+
+
+# -- Swin ------------------------------------------------------------------------------------------
+
+
+class ContinuousPosition(Position):
+    """A bias for each head from the offset between two places of a grid, whatever its size."""
+
+    def __init__(self, config: ContinuousPositionConfig, geometry: Geometry) -> None:
+        super().__init__()
+        if geometry.grid is None:
+            raise ConfigError("position 'continuous' serves a grid; text takes 't5'.")
+        self.slope = config.slope
+        hidden = config.width or geometry.width
+        sizes = [len(geometry.grid), *[hidden] * config.layers, geometry.heads]
+        self.maps = nn.ModuleList(
+            Linear(before, after, std=before**-0.5) for before, after in pairwise(sizes)
+        )
+
+    def bias(self, where: Where, dtype: torch.dtype) -> Tensor:
+        assert where.grid is not None
+        device = self.maps[0].weight.device
+        # The network sees each offset once; there are far fewer of them than of pairs of places.
+        axes = [torch.arange(1 - size, size, device=device) for size in where.grid]
+        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).float()  # ... a
+        x = (offsets.sign() * offsets.abs().log1p()).to(self.maps[0].weight.dtype)
+        for layer in self.maps[:-1]:
+            x = F.leaky_relu(layer(x), self.slope)
+        table = self.maps[-1](x).flatten(0, -2)  # r h
+        places = torch.cartesian_prod(*(torch.arange(s, device=device) for s in where.grid))
+        places = places.view(-1, len(where.grid))
+        row = places.new_zeros(())
+        for axis, size in enumerate(where.grid):  # of the offset from key to query
+            offset = places[:, None, axis] - places[None, :, axis]  # q k
+            row = row * (2 * size - 1) + offset + size - 1
+        return F.embedding(row, table).permute(2, 0, 1)[None].to(dtype)
 
 
 # -- Transformer-XL --------------------------------------------------------------------------------

@@ -239,6 +239,18 @@ class RelativePositionConfig(PositionConfig):
     )
 
 
+@kind("position", "continuous", builds="zoo.nn.relative:ContinuousPosition")
+@dataclass(kw_only=True)
+class ContinuousPositionConfig(PositionConfig):
+    """A bias per head that a small network makes of the offset on each axis of a grid, which it
+    sees as sign(x) log(1 + |x|) (Liu et al. 2021, arXiv 2111.09883, section 3.3)."""
+
+    biases_scores: ClassVar[bool] = True
+    width: int | None = setting(None, "of its hidden layers; null: as the stack", low=1)
+    layers: int = setting(1, "hidden layers", low=1)
+    slope: float = setting(0.0, "of their activation below zero; 0 is a ReLU", low=0.0)
+
+
 # -- attention -------------------------------------------------------------------------------------
 
 
@@ -403,11 +415,22 @@ class GridConvolutionConfig(ConvolutionConfig):
     2023)."""
 
     kernel: int = setting(3, "side of the square that the depthwise convolution sees", low=1)
+    times: int | None = setting(None, "and times of a clip; null: a place's own alone", low=1)
+    causal: bool = setting(False, "of those times, whether it sees only what came before")
+    sequences: Literal["frames", "places"] = setting(
+        "frames", "what a sequence holds of a clip: places of one time, or times of one place"
+    )
     bias: bool = setting(True, "bias of the depthwise convolution")
     norm: NormConfig | None = part("norm", "layer", "after the depthwise convolution; null: none")
-    feedforward: FeedForwardConfig = part("feedforward", "mlp", "what each place goes through then")
+    feedforward: FeedForwardConfig | None = part(
+        "feedforward", "mlp", "what each place goes through then; null: nothing"
+    )
 
     def check(self) -> None:
+        if not self.causal and self.times and self.times % 2 == 0:
+            raise ConfigError(
+                f"times: as many before as after make an odd number, not {self.times}."
+            )
         if self.kernel % 2 == 0:
             raise ConfigError(
                 f"kernel: a square around a place has an odd side, not {self.kernel}."

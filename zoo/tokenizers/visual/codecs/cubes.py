@@ -9,23 +9,33 @@ from torch import Tensor, nn
 
 from zoo.errors import DataError
 from zoo.nn.linear import Linear
+from zoo.nn.schema import NormConfig
+from zoo.registry import build
 
 __all__ = ["FromCubes", "ToCubes", "places"]
 
 
 class ToCubes(nn.Module):
-    """(b c t h w) -> (b times rows columns d)."""
+    """(b c t h w) -> (b times rows columns d); with a norm, on both sides of the map."""
 
-    def __init__(self, channels: int, block: tuple[int, int, int], width: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        block: tuple[int, int, int],
+        width: int,
+        norm: NormConfig | None = None,
+    ) -> None:
         super().__init__()
         self.block = block
         inputs = channels * block[0] * block[1] * block[2]
+        self.norm_in = nn.Identity() if norm is None else build(norm, width=inputs)
         self.map = Linear(inputs, width, std=inputs**-0.5)
+        self.norm_out = nn.Identity() if norm is None else build(norm, width=width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         s, p, r = self.block
         blocks = rearrange(pixels, "b c (t s) (h p) (w r) -> b t h w (c s p r)", s=s, p=p, r=r)
-        return self.map(blocks)
+        return self.norm_out(self.map(self.norm_in(blocks)))
 
 
 class FromCubes(nn.Module):

@@ -1,4 +1,5 @@
-"""C-ViViT: frames by themselves, then every place along time; exactly causal, of any length."""
+"""C-ViViT: frames by themselves, then every place along time; exactly causal, of any length, but
+where a config says that time leaks."""
 
 # b batch, c channels, h w pixels, t times of the grid, y x rows and columns, d width
 
@@ -20,14 +21,16 @@ __all__ = ["CausalVideoDecoder", "CausalVideoEncoder"]
 
 
 class CausalVideoEncoder(nn.Module):
-    """(b c 1+s(t-1) h w) -> (b t y x d). What stands at a time hangs on nothing later."""
+    """(b c 1+s(t-1) h w) -> (b t y x d). What stands at a time hangs on nothing later, unless
+    `time_leaks`."""
 
     def __init__(
         self, config: CausalVideoEncoderConfig, channels: int, image: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.first = ToCubes(channels, (1, *config.factor), config.width)
-        self.rest = ToCubes(channels, (config.frames, *config.factor), config.width)
+        norm = config.patch_norm
+        self.first = ToCubes(channels, (1, *config.factor), config.width, norm)
+        self.rest = ToCubes(channels, (config.frames, *config.factor), config.width, norm)
         self.stacks = Factorised(config, image)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -70,12 +73,13 @@ class Factorised(nn.Module):
         self.temporal = build(config.temporal)
 
     def in_space(self, x: Tensor) -> Tensor:  # b t y x d
-        b, _, rows, columns, _ = x.shape
+        b, times, rows, columns, _ = x.shape
         each = rearrange(x, "b t y x d -> (b t) (y x) d")
-        each = self.spatial(each, grid=(rows, columns))
+        each = self.spatial(each, grid=(rows, columns), clip=(times, rows, columns))
         return rearrange(each, "(b t) (y x) d -> b t y x d", b=b, y=rows)
 
     def along_time(self, x: Tensor) -> Tensor:  # b t y x d
-        b, _, rows, _, _ = x.shape
+        b, times, rows, columns, _ = x.shape
         each = rearrange(x, "b t y x d -> (b y x) t d")
-        return rearrange(self.temporal(each), "(b y x) t d -> b t y x d", b=b, y=rows)
+        each = self.temporal(each, clip=(times, rows, columns))
+        return rearrange(each, "(b y x) t d -> b t y x d", b=b, y=rows)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
+from zoo.nn.schema import NormConfig
 from zoo.registry import kind, part, setting
 
 
@@ -85,6 +86,11 @@ class CausalVideoCodec:
     frames: int = setting(2, "frames of a tubelet; the first frame stands alone", low=1)
     spatial: TransformerConfig = part("backbone", _SPATIAL, "over the places of one time")
     temporal: TransformerConfig = part("backbone", _TEMPORAL, "over the times of one place")
+    time_leaks: bool = setting(
+        False,
+        "whether what a time says hangs on later ones too (public C-ViViTs): such codes are of a "
+        "whole clip, and no picture is its first frame",
+    )
 
     def check(self) -> None:
         if self.spatial.width != self.temporal.width:
@@ -92,11 +98,31 @@ class CausalVideoCodec:
                 f"temporal.width: both stacks share their vectors, and {self.temporal.width} is "
                 f"not spatial's {self.spatial.width}."
             )
-        if not self.temporal.causal:
+        leak = self._leak()
+        if leak is not None and not self.time_leaks:
             raise ConfigError(
-                "temporal.causal: must be true; what a time says must not hang on later ones, or a "
-                "video cannot be continued and a picture is not its first frame."
+                f"{leak}; what a time says must not hang on later ones, or a video cannot be "
+                "continued and a picture is not its first frame (time_leaks=true allows it)."
             )
+        if leak is None and self.time_leaks:
+            raise ConfigError("time_leaks: nothing here sees later times; leave it false.")
+
+    def _leak(self) -> str | None:
+        """Returns what to change so that no later time is seen; None where none is."""
+        if not self.temporal.causal:
+            return "temporal.causal: must be true"
+        for name, sequences in (("spatial", "frames"), ("temporal", "places")):
+            stack = getattr(self, name)
+            for block in (stack.block(index) for index in range(stack.depth)):
+                part = block.convolution
+                times = getattr(part, "times", None)
+                if times is None or "convolution" not in block.order:
+                    continue
+                if not part.causal and times > 1:
+                    return f"{name}.convolution.causal: must be true"
+                if part.sequences != sequences:
+                    return f"{name}.convolution.sequences: must be {sequences}"
+        return None
 
     @property
     def factor(self) -> tuple[int, int]:
@@ -112,6 +138,10 @@ class CausalVideoCodec:
 class CausalVideoEncoderConfig(CausalVideoCodec, EncoderConfig):
     """The first frame's patches and the rest's tubelets, all-to-all in space, then causal in time
     (Phenaki: Villegas 2022, arXiv 2210.02399, section 2.1)."""
+
+    patch_norm: NormConfig | None = part(
+        "norm", None, "norms on both sides of the map of a patch; null: none"
+    )
 
 
 @kind("decoder", "cvivit", builds="zoo.tokenizers.visual.codecs.cvivit:CausalVideoDecoder")
