@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -39,16 +40,26 @@ class ToCubes(nn.Module):
 
 
 class FromCubes(nn.Module):
-    """(b times rows columns d) -> (b c t h w)."""
+    """(b times rows columns d) -> (b c t h w), with a bias for each pixel of a block or for each
+    channel."""
 
-    def __init__(self, channels: int, block: tuple[int, int, int], width: int) -> None:
+    def __init__(
+        self, channels: int, block: tuple[int, int, int], width: int, pixel_bias: bool = True
+    ) -> None:
         super().__init__()
         self.block = block
-        self.map = Linear(width, channels * block[0] * block[1] * block[2], std=width**-0.5)
+        outputs = channels * block[0] * block[1] * block[2]
+        self.map = Linear(width, outputs, pixel_bias, std=width**-0.5)
+        self.bias = None if pixel_bias else nn.Parameter(torch.empty(channels))
+
+    def reset_parameters(self) -> None:
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         s, p, r = self.block
-        return rearrange(self.map(x), "b t h w (c s p r) -> b c (t s) (h p) (w r)", s=s, p=p, r=r)
+        y = rearrange(self.map(x), "b t h w (c s p r) -> b c (t s) (h p) (w r)", s=s, p=p, r=r)
+        return y if self.bias is None else y + self.bias[:, None, None, None]
 
 
 def places(height: int, width: int, factor: tuple[int, int]) -> tuple[int, int]:

@@ -72,6 +72,10 @@ class PatchEncoderConfig(PatchCodec, EncoderConfig):
 class PatchDecoderConfig(PatchCodec, DecoderConfig):
     """A transformer, then one linear map from each vector to its patch."""
 
+    pixel_bias: bool = setting(
+        True, "a bias for each pixel of a patch, or (a transposed convolution) for each channel"
+    )
+
 
 _SPATIAL = {"kind": "transformer", "depth": 4, "width": 512, "position": "learned-grid"}
 _TEMPORAL = {"kind": "transformer", "depth": 4, "width": 512, "position": "rope", "causal": True}

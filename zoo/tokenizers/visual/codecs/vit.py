@@ -32,7 +32,7 @@ class PatchDecoder(nn.Module):
     def __init__(self, config: PatchDecoderConfig, channels: int, image: tuple[int, int]) -> None:
         super().__init__()
         self.backbone = build(config.backbone, grid=places(*image, config.factor))
-        self.patches = FromCubes(channels, (1, *config.factor), config.width)
+        self.patches = FromCubes(channels, (1, *config.factor), config.width, config.pixel_bias)
 
     @property
     def last(self) -> Tensor:
