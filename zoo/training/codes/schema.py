@@ -26,6 +26,18 @@ class FeatureDistanceConfig(PerceptualConfig):
     layers: list[int] = setting([], "which blocks are compared, from 0; none: all of them", low=0)
 
 
+@kind("perceptual", "lpips", builds="zoo.training.codes.lpips:LearnedDistance")
+@dataclass(kw_only=True)
+class LearnedDistanceConfig(PerceptualConfig):
+    """LPIPS over VGG16, as VQ-GAN is trained with (Zhang et al. 2018, arXiv 1801.03924): squared
+    distance of features at unit length, weighted by channel. Its weights are yours to bring."""
+
+    folder: str = setting(
+        "", "holds torchvision's vgg16 and the `lpips` package's vgg.pth, or both in one file"
+    )
+    allow_pickle: bool = setting(False, "also read .pth files there, by weights_only")
+
+
 @dataclass(kw_only=True)
 class AdversaryConfig:
     """A network that learns to tell reconstructions from pictures, against the decoder."""
