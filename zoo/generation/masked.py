@@ -38,6 +38,13 @@ class MaskedOptions:
     top_share: float | None = setting(
         None, "only this share of the vocabulary, the most probable", above=0.0, high=1.0
     )
+    begin: float = setting(
+        0.0,
+        "share of the passes that is taken as done: what is known is masked at random, as much as "
+        "the schedule has masked by then, and the others draw it anew",
+        low=0.0,
+        high=1.0,
+    )
     choice_temperature: float = setting(
         4.5, "noise on the confidence, annealed to 0; none gives dull samples", low=0.0
     )
@@ -93,7 +100,14 @@ def masked_steps(
     """
     generator = generator_of(options.seed, tokens.device)
     unknown = (tokens == mask).sum(-1)  # b
-    for step in range(options.steps):
+    passes = max(int(options.steps * (1 - options.begin) + 1e-9), 1)
+    first = options.steps - passes
+    if first:
+        share = share_masked(options.schedule, first / options.steps)
+        uniform = torch.empty(tokens.shape, device=tokens.device).uniform_(generator=generator)
+        tokens = torch.where(uniform < share, mask, tokens)
+        unknown = torch.full_like(unknown, tokens.shape[-1])  # as if all had been drawn
+    for step in range(first, options.steps):
         after = (step + 1) / options.steps
         scores = logits(tokens, step / options.steps).float()
         drawn, confidence = _draw(scores, options, step, generator)

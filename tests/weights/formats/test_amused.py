@@ -187,6 +187,27 @@ def test_inpainting_is_the_same_too(pipeline):
     assert edited.size == (16, 16)
 
 
+@pytest.mark.parametrize(("steps", "strength"), [(6, 0.5), (10, 0.1), (12, 0.8)])
+def test_a_picture_as_the_beginning_is_the_same_too(pipeline, steps, strength):
+    theirs, _, ours = pipeline
+    begun = diffusers.AmusedImg2ImgPipeline(**theirs.components)
+    begun.set_progress_bar_config(disable=True)
+    pixels = torch.rand(1, 3, 16, 16, generator=random(1))
+    asked = {"num_inference_steps": steps, "guidance_scale": 1.5, "strength": strength}
+    expected = begun("a red dog", pixels, **asked, output_type="latent", generator=random(4))[0]
+    codes = ours.visual.encode(pixels).ids.flatten(1)
+    given = {"seed": 4, "steps": steps, "guidance": 1.5, "begin": 1 - strength}
+    found = ours.draw_codes(["a red dog"], codes, **given)
+    assert torch.equal(found, expected.flatten(1))
+    kept = float((found == codes).float().mean())
+    assert 0.05 < kept < 1 and (strength > 0.2 or kept > 0.5)
+    picture = ours.visual.pictures(pixels)[0]
+    (edited,) = ours.edit(picture, None, "a red dog", **given)
+    assert edited.size == (16, 16)
+    with pytest.raises(ConfigError, match="begin: the whole picture is drawn anew"):
+        ours.edit(picture, torch.ones(16, 16).numpy(), "a red dog", begin=0.5)
+
+
 def test_the_pipeline_goes_back(pipeline, tmp_path):
     theirs, _, ours = pipeline
     zoo.save(ours, tmp_path, format="public")

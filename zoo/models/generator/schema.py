@@ -279,15 +279,20 @@ class DrawOptions:
     steps: int | None = setting(None, "passes of the model; null is the sampler's", low=1)
     schedule: str | None = setting(None, "share that stays masked: cosine, linear, square")
     choice_temperature: float | None = setting(None, "noise on the confidence", low=0.0)
+    begin: float | None = setting(
+        None, "share of the passes that a given picture stands for", low=0.0, high=1.0
+    )
 
     def masked(self) -> dict[str, Any]:
         """Returns what is given of the options of masked decoding."""
-        names = ("seed", "temperature", "top_k", "steps", "schedule", "choice_temperature")
+        names = ("seed", "temperature", "top_k", "steps", "schedule", "choice_temperature", "begin")
         given = {name: getattr(self, name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
 
 
-_MASKED_ONLY = ("sampler", "steps", "schedule", "choice_temperature", "guidance_schedule")
+_MASKED_ONLY = (
+    "sampler", "steps", "schedule", "choice_temperature", "guidance_schedule", "begin",
+)  # fmt: skip
 _CAUSAL_ONLY = ("top_p",)
 
 

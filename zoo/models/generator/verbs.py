@@ -113,9 +113,16 @@ class GeneratorVerbs(ReadsText):
 
         Where the mask is beyond the picture's own content, this is outpainting. With mask=None the
         whole picture drifts to the prompt: `rounds` times a random share (`strength`) of its codes
-        is drawn anew. Codes that the mask does not touch are kept exactly. Raises: DataError.
+        is drawn anew; or, with begin=0.5, the picture stands for the first half of the passes.
+        Codes that the mask does not touch are kept exactly.
+
+        Raises: DataError, ConfigError for a mask and a beginning at once.
         """
+        if mask is not None and given.get("begin"):
+            raise ConfigError("begin: the whole picture is drawn anew then; give no mask.")
         codes = self._codes_of(image).expand(num, -1)
+        if mask is None and given.get("begin"):
+            return self.show(self.draw_codes([prompt] * num, codes, watch=watch, **given))
         if mask is None:
             return self.show(self._drifted(codes, prompt, strength, rounds, given))
         covered = mask_codes(mask, self.config.shape).flatten()
