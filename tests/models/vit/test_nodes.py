@@ -18,7 +18,7 @@ from zoo.models.base import build_empty
 from zoo.models.vit.labels import class_names
 from zoo.registry import resolve, to_mapping
 from zoo.weights.formats import formats
-from zoo.weights.formats._lossless import _comparable
+from zoo.weights.formats._vit import computation
 from zoo.weights.formats.keys import differences
 
 NODES = [n for n in zoo.list("model") if "/" not in n and zoo.config(n).zoo_kind == "vit"]
@@ -40,7 +40,7 @@ def tagged(node: str, tag: str):
 def assert_equal_configs(ours, content, format: str, *free: str) -> None:
     names = {"pooler.dense.weight"} if ours.projection and format == "transformers-vit" else set()
     theirs = resolve("model", {"kind": "vit", **formats()[format].read_config(content, names)})
-    found = differences(_comparable(ours), _comparable(theirs))
+    found = differences(computation(ours), computation(theirs))
     wrong = [path for path in found if not path.startswith((*FREE, *free))]
     assert not wrong, [(path, to_mapping(theirs)) for path in wrong][:1]
 

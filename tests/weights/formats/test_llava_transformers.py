@@ -260,7 +260,7 @@ def test_what_is_not_understood_is_refused(reference, key, value, words):
         ("layer=null", "layer: "),
         ("image_token=-200", "image_token: "),
         ("vision.classes=3", "vision.classes: LLaVA's layouts hold towers without a head"),
-        ("vision.backbone.norm=rms", "cannot say backbone.norm"),
+        ("vision.backbone.norm=rms", "has no word for backbone.norm"),
         ("text.backbone.norm=layer", "norm"),
         ("vision.tokenizer.resize=squash", None),
     ],
@@ -371,10 +371,10 @@ def test_hub_configs_that_say_little():
 
 
 def parts(config):
-    from zoo.weights.formats._lossless import _comparable
+    from zoo.weights.formats import _vit
     from zoo.weights.formats._text import computation
 
-    vision = _comparable(config.vision)
+    vision = _vit.computation(config.vision)
     for key in ("weights", "card"):
         vision.pop(key)
     vision["tokenizer"].pop("resize")

@@ -132,7 +132,7 @@ def test_what_is_another_model_is_refused(name, change, message):
 def test_an_export_refuses_what_it_has_no_word_for():
     for name, model, override, message in (
         (TOKENIZER, "maskgit-vqgan-imagenet-f16-256", "encoder.halving=convolution", "halving"),
-        (TOKENIZER, "vqgan-imagenet-f16-1024", "channels=3", "cannot say span"),
+        (TOKENIZER, "vqgan-imagenet-f16-1024", "channels=3", "has no word for span"),
         (TRANSFORMER, "maskgit-openmuse-256", "classes=1000", "visual: format"),
     ):
         chosen = find_format(name, KINDS[name])

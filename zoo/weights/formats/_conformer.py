@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.errors import ConfigError
-from zoo.registry import resolve, to_mapping
+from zoo.registry import to_mapping
+from zoo.weights.formats import _lossless
 from zoo.weights.formats._text import NOT_STORED, NOT_STORED_OF_A_BLOCK
-from zoo.weights.formats.keys import Keys, differences, public_activation, show
+from zoo.weights.formats.keys import Keys, public_activation
 from zoo.weights.map import Fuse, Rename, Rule, Squeeze
 
 __all__ = [
@@ -170,20 +170,7 @@ def batch_norm_rows(theirs: str, ours: str) -> list[Rule]:
 def checked(format: Any, config: Any, public: dict[str, Any]) -> dict[str, Any]:
     """Returns `public` if reading it gives a model that computes what `config` says; raises
     ConfigError naming what would be lost."""
-    import copy
-
-    node = {"kind": format.kind, **format.read_config(copy.deepcopy(public), ())}
-    ours, back = computation(config), computation(resolve("model", node))
-    lost = differences(ours, back)
-    if lost:
-        value: Any = ours
-        for key in lost[0].split("."):
-            value = value[int(key)] if isinstance(value, list) else (value or {}).get(key)
-        raise ConfigError(
-            f"Format {format.name!r} has no word for {lost[0]} = {show(value)}; format 'zoo' holds "
-            "every model."
-        )
-    return public
+    return _lossless.checked(format, config, public, computation)
 
 
 def computation(config: Any) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.registry import resolve, to_mapping
-from zoo.weights.formats.keys import Keys, differences, show
+from zoo.registry import to_mapping
+from zoo.weights.formats import _lossless
+from zoo.weights.formats.keys import Keys, show
 from zoo.weights.map import Rename, Rule, Tie
 
 __all__ = [
@@ -244,14 +245,7 @@ def checked(
 ) -> dict[str, Any]:
     """Returns `public` if reading it (beside tensors of these names) gives a model that computes
     what `config` says; raises ConfigError naming what would be lost."""
-    back = resolve("model", {"kind": format.kind, **format.read_config(public, names)})
-    lost = differences(computation(config), computation(back))
-    if lost:
-        raise ConfigError(
-            f"Format {format.name!r} has no word for {lost[0]} = "
-            f"{show(_at(computation(config), lost[0]))}; format 'zoo' holds every model."
-        )
-    return public
+    return _lossless.checked(format, config, public, computation, names)
 
 
 def computation(config: Any) -> dict[str, Any]:
@@ -297,9 +291,3 @@ def _block(config: Any) -> dict[str, Any]:
     if not config.parallel:
         plain["parallel_norms"] = None
     return plain
-
-
-def _at(value: Any, path: str) -> Any:
-    for key in path.split("."):
-        value = value[int(key)] if isinstance(value, list) else (value or {}).get(key)
-    return value

@@ -6,16 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import ConfigError
+from zoo.registry import to_mapping
+from zoo.weights.formats import _lossless
 from zoo.weights.map import Fuse, Optional, Rename, Rule, Squeeze
 
-__all__ = ["TRAINING_ONLY", "Names", "network", "network_rows", "quantizer_rows", "same_network"]
+__all__ = ["Names", "checked", "network", "network_rows", "quantizer_rows", "same_network"]
 
-# Keys of ours that no public config has: how it is trained, how raw pictures are brought to size.
-TRAINING_ONLY = (
-    "reconstruction", "resize", "interpolation", "image",
+# Keys of ours that no public config has: what it is for people, how it is trained, how raw pictures
+# are brought to size.
+NOT_STORED = (
+    "weights", "card", "reconstruction", "resize", "interpolation", "image",
     *(f"quantizer.{key}" for key in ("commitment", "ema", "revive", "hard", "temperature", "kl",
                                      "anneal", "bias")),
 )  # fmt: skip
+
+
+def checked(format: Any, config: Any, public: dict[str, Any]) -> dict[str, Any]:
+    """Returns `public` if a visual tokenizer comes back from it; raises ConfigError."""
+    return _lossless.checked(format, config, public, to_mapping, ignore=NOT_STORED)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from collections.abc import Collection
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.registry import resolve, to_mapping
+from zoo.registry import to_mapping
 from zoo.weights.formats import Format, vqgan
 from zoo.weights.formats import hf_clip_text as clip
+from zoo.weights.formats._lossless import checked
 from zoo.weights.formats._uvit import transformer_rows
-from zoo.weights.formats.keys import Keys, differences, show
+from zoo.weights.formats.keys import Keys
 from zoo.weights.map import WeightMap
 
 __all__ = ["FORMATS"]
@@ -239,9 +240,7 @@ def write_alone(config: Any) -> dict[str, Any]:
     """Returns the config.json of a model without a tokenizer of pictures."""
     if config.visual is not None or config.reader is not None:
         raise ConfigError(f"Format {NAME!r} holds the transformer alone; take {PIPELINE!r}.")
-    public = write_transformer(config)
-    _refuse_what_is_lost(NAME, config, read_alone(public))
-    return public
+    return checked(FORMATS[0], config, write_transformer(config), _alike, ignore=UNSAID)
 
 
 def write_pipeline(config: Any) -> dict[str, Any]:
@@ -268,8 +267,7 @@ def write_pipeline(config: Any) -> dict[str, Any]:
             "masking_schedule": config.sampling.get("schedule", "cosine"),
         },
     }
-    _refuse_what_is_lost(PIPELINE, config, read_pipeline(public))
-    return public
+    return checked(FORMATS[1], config, public, _alike, ignore=UNSAID)
 
 
 # What is of the person and not of the model, what the parts' own formats have checked, what is not
@@ -280,19 +278,6 @@ UNSAID = (
 )  # fmt: skip
 
 UNSAID_OF_A_BLOCK = ("layers", "init_std", "checkpoint")
-
-
-def _refuse_what_is_lost(name: str, config: Any, node: dict[str, Any]) -> None:
-    ours, back = _alike(config), _alike(resolve("model", {"kind": "generator", **node}))
-    lost = [path for path in differences(ours, back) if not path.startswith(UNSAID)]
-    if lost:
-        value: Any = ours
-        for key in lost[0].split("."):
-            value = value[int(key)] if isinstance(value, list) else value[key]
-        raise ConfigError(
-            f"Format {name!r} has no word for {lost[0]} = {show(value)}; format 'zoo' holds every "
-            "model."
-        )
 
 
 def _alike(config: Any) -> dict[str, Any]:

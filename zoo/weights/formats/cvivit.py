@@ -22,9 +22,8 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._text import need
-from zoo.weights.formats._vqgan import TRAINING_ONLY
+from zoo.weights.formats._vqgan import checked
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import (
     Compute,
@@ -175,7 +174,7 @@ def write_config(config: Any, fork: bool = False) -> dict[str, Any]:
         public["codebook_dim"] = table.width or half.width
     else:
         public["lookup_free_quantization"] = table.zoo_kind == "lfq"
-    return refuse_what_is_lost(chosen, config, public, TRAINING_ONLY)
+    return checked(chosen, config, public)
 
 
 # -- weights ---------------------------------------------------------------------------------------

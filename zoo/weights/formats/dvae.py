@@ -13,8 +13,7 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
-from zoo.weights.formats._lossless import refuse_what_is_lost
-from zoo.weights.formats._vqgan import TRAINING_ONLY
+from zoo.weights.formats._vqgan import checked
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Optional, Rename, Rule, Squeeze, Transpose, WeightMap
 
@@ -67,7 +66,7 @@ def write_flava(config: Any) -> dict[str, Any]:
         "vocab_size": config.quantizer.size,
         "input_channels": config.channels,
     }
-    return refuse_what_is_lost(FORMATS[0], config, public, TRAINING_ONLY)
+    return checked(FORMATS[0], config, public)
 
 
 def read_openai(content: dict[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def write_openai(config: Any) -> dict[str, Any]:
         "output_channels": config.channels,
         "n_init": getattr(config.decoder, "start", None),
     }
-    return refuse_what_is_lost(FORMATS[1], config, public, TRAINING_ONLY)
+    return checked(FORMATS[1], config, public)
 
 
 def _encoder(config: Any, layout: str) -> Any:

@@ -10,9 +10,8 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._text import need
-from zoo.weights.formats._vqgan import TRAINING_ONLY
+from zoo.weights.formats._vqgan import checked
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Drop, Rename, Reshape, Squeeze, Transpose, WeightMap
 
@@ -103,7 +102,7 @@ def write_config(config: Any) -> dict[str, Any]:
             "mlp_dim": stack.feedforward.inner(stack.width),
             "dim_head": head_dim,
         }
-    return refuse_what_is_lost(FORMAT, config, public, TRAINING_ONLY)
+    return checked(FORMAT, config, public)
 
 
 def weight_map(config: Any) -> WeightMap:

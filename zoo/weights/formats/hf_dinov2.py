@@ -16,8 +16,8 @@ from zoo.weights.formats._encoder import (
     read_pictures,
     write_encoder,
 )
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._preprocessor import PREPROCESSOR, write_preprocessor
+from zoo.weights.formats._vit import checked
 from zoo.weights.formats.hf_vit import embedding_rows
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Rename, Squeeze, WeightMap
@@ -99,7 +99,7 @@ def write(config: Any, registers: bool = False) -> dict[str, Any]:
         public["num_register_tokens"] = config.registers
     else:
         public["use_mask_token"] = config.mask_token
-    return refuse_what_is_lost(FORMATS[registers], config, public)
+    return checked(FORMATS[registers], config, public)
 
 
 def weight_map(config: Any, registers: bool = False) -> WeightMap:

@@ -17,8 +17,8 @@ from zoo.weights.formats._encoder import (
     read_pictures,
     write_encoder,
 )
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._preprocessor import PREPROCESSOR, write_preprocessor
+from zoo.weights.formats._vit import checked
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Drop, Rename, Split, Squeeze, WeightMap
 
@@ -79,7 +79,7 @@ def write_config(config: Any) -> dict[str, Any]:
         public = {"architectures": [CLASSIFIER], "model_type": "siglip", **labels}
         public["vision_config"] = tower
     public[PREPROCESSOR] = write_preprocessor(config.tokenizer, "SiglipImageProcessor")
-    return refuse_what_is_lost(FORMAT, config, public)
+    return checked(FORMAT, config, public)
 
 
 def weight_map(config: Any) -> WeightMap:

@@ -16,8 +16,8 @@ from zoo.weights.formats._encoder import (
     read_pictures,
     write_encoder,
 )
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._preprocessor import PREPROCESSOR, write_preprocessor
+from zoo.weights.formats._vit import checked
 from zoo.weights.formats.keys import Keys, public_activation
 from zoo.weights.map import Drop, Optional, Rename, Rule, Squeeze, WeightMap
 
@@ -124,7 +124,7 @@ def write_vit(config: Any) -> dict[str, Any]:
     """Returns a `vit` config.json; raises ConfigError naming what it cannot say."""
     name = "ViTForImageClassification" if config.classes else "ViTModel"
     public = _write(config, name, "vit", "ViTImageProcessor")
-    return refuse_what_is_lost(FORMATS[0], config, public)
+    return checked(FORMATS[0], config, public)
 
 
 def write_deit(config: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def write_deit(config: Any) -> dict[str, Any]:
     head = "DeiTForImageClassificationWithTeacher"
     name = head if config.distillation_token else head.removesuffix("WithTeacher")
     public = _write(config, name if config.classes else "DeiTModel", "deit", "DeiTImageProcessor")
-    return refuse_what_is_lost(FORMATS[1], config, public)
+    return checked(FORMATS[1], config, public)
 
 
 # -- weights ---------------------------------------------------------------------------------------

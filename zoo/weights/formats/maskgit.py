@@ -16,10 +16,9 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.registry import resolve, to_mapping
-from zoo.weights.formats import Format
-from zoo.weights.formats._lossless import refuse_what_is_lost
+from zoo.weights.formats import Format, _vqgan
 from zoo.weights.formats._text import checked, holds
-from zoo.weights.formats._vqgan import TRAINING_ONLY, Names, network, network_rows
+from zoo.weights.formats._vqgan import Names, network, network_rows
 from zoo.weights.formats.keys import Keys, show
 from zoo.weights.formats.vqgan import quantizer, table_of
 from zoo.weights.map import Fuse, Rename, Reorder, Rule, Split, WeightMap
@@ -84,7 +83,7 @@ def write_tokenizer(config: Any) -> dict[str, Any]:
         "num_embeddings": table_of(config, TOKENIZER).size,
         "quantized_embed_dim": encoder.latent,
     }
-    return refuse_what_is_lost(FORMATS[0], config, public, TRAINING_ONLY)
+    return _vqgan.checked(FORMATS[0], config, public)
 
 
 def tokenizer_map(config: Any) -> WeightMap:

@@ -11,9 +11,9 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._preprocessor import whole
 from zoo.weights.formats._timm_architectures import ARCHITECTURES, DEFAULTS
+from zoo.weights.formats._vit import checked
 from zoo.weights.formats.keys import Keys
 from zoo.weights.map import Drop, Optional, Rename, Squeeze, WeightMap
 
@@ -226,7 +226,7 @@ def write_config(config: Any) -> dict[str, Any]:
         public["pretrained_cfg"]["license"] = config.card.license
     if config.labels:
         public["label_names"] = config.labels
-    return refuse_what_is_lost(FORMAT, config, public)
+    return checked(FORMAT, config, public)
 
 
 def write_arguments(config: Any) -> dict[str, Any]:

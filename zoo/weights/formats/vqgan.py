@@ -13,10 +13,9 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.weights.formats import Format
-from zoo.weights.formats._lossless import refuse_what_is_lost
 from zoo.weights.formats._vqgan import (
-    TRAINING_ONLY,
     Names,
+    checked,
     network,
     network_rows,
     quantizer_rows,
@@ -124,7 +123,7 @@ def write_taming(config: Any, gumbel: bool = False) -> dict[str, Any]:
             "dropout": 0.0,
         },
     }
-    return _checked(FORMATS[gumbel], config, public)
+    return checked(FORMATS[gumbel], config, public)
 
 
 # -- diffusers -------------------------------------------------------------------------------------
@@ -191,7 +190,7 @@ def write_diffusers(config: Any) -> dict[str, Any]:
         "lookup_from_codebook": True,
         "force_upcast": True,
     }
-    return _checked(DIFFUSERS_FORMAT, config, public)
+    return checked(DIFFUSERS_FORMAT, config, public)
 
 
 # -- LlamaGen and Janus ----------------------------------------------------------------------------
@@ -243,7 +242,7 @@ def write_janus(config: Any, layout: str = "transformers-janus-vq") -> dict[str,
         "num_embeddings": table.size,
         "num_patches": config.image[0] // encoder.factor[0],
     }
-    return _checked(JANUS_FORMAT, config, public)
+    return checked(JANUS_FORMAT, config, public)
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -256,10 +255,6 @@ def weight_map(
     rows = network_rows(config, names, ("encoder", "decoder"))
     rows += quantizer_rows(config, gumbel)
     return WeightMap([*rows, Drop(*dropped)] if dropped else rows)
-
-
-def _checked(format: Format, config: Any, public: dict[str, Any]) -> dict[str, Any]:
-    return refuse_what_is_lost(format, config, public, TRAINING_ONLY)
 
 
 _TRAINING = ("loss.",)  # a discriminator and LPIPS travel with taming's checkpoints
