@@ -25,6 +25,7 @@ __all__ = [
     "read_rope",
     "read_special",
     "read_windows",
+    "stack_computation",
     "text_keys",
     "write_rope",
     "write_special",
@@ -253,11 +254,12 @@ def computation(config: Any) -> dict[str, Any]:
     plain = to_mapping(config, omit=NOT_STORED)
     for name in ("backbone", "encoder", "decoder"):
         if getattr(config, name, None) is not None:
-            plain[name] = _stack(getattr(config, name))
+            plain[name] = stack_computation(getattr(config, name))
     return plain
 
 
-def _stack(backbone: Any) -> dict[str, Any]:
+def stack_computation(backbone: Any) -> dict[str, Any]:
+    """Returns the same of one stack."""
     blocks = [_block(backbone.block(index)) for index in range(backbone.depth)]
     positions = [to_mapping(position) for position in backbone.position]
     for position, plain in zip(backbone.position, positions, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 from zoo.errors import ConfigError
 from zoo.registry import to_mapping
 from zoo.weights.formats import _lossless
+from zoo.weights.formats._text import stack_computation
 from zoo.weights.map import Fuse, Optional, Rename, Rule, Squeeze
 
 __all__ = ["Names", "checked", "network", "network_rows", "quantizer_rows", "same_network"]
@@ -23,7 +24,18 @@ NOT_STORED = (
 
 def checked(format: Any, config: Any, public: dict[str, Any]) -> dict[str, Any]:
     """Returns `public` if a visual tokenizer comes back from it; raises ConfigError."""
-    return _lossless.checked(format, config, public, to_mapping, ignore=NOT_STORED)
+    return _lossless.checked(format, config, public, _computation, ignore=NOT_STORED)
+
+
+def _computation(config: Any) -> dict[str, Any]:
+    """Returns the plain config, its stacks as what they compute."""
+    plain = to_mapping(config)
+    for half in ("encoder", "decoder"):
+        for name in ("backbone", "spatial", "temporal"):
+            stack = getattr(getattr(config, half), name, None)
+            if stack is not None:
+                plain[half][name] = stack_computation(stack)
+    return plain
 
 
 @dataclass(frozen=True)
