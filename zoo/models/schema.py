@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from zoo.errors import ConfigError
-from zoo.nn.schema import TuningConfig
+from zoo.nn.tuning.schema import TuningConfig
 from zoo.registry import part, section, setting
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.nn.lora import LoRALinear
+from zoo.nn.tuning.lora import LoRALinear
 from zoo.registry import build
 
 __all__ = ["attach_tuning", "is_tuned", "merge", "merged_state", "tuning_names"]

@@ -181,11 +181,12 @@ class ContinuousPosition(Position):
 
     def bias(self, where: Where, dtype: torch.dtype) -> Tensor:
         assert where.grid is not None
-        device = self.maps[0].weight.device
+        weight: Any = self.maps[0].weight
+        device = weight.device
         # The network sees each offset once; there are far fewer of them than of pairs of places.
         axes = [torch.arange(1 - size, size, device=device) for size in where.grid]
         offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).float()  # ... a
-        x = (offsets.sign() * offsets.abs().log1p()).to(self.maps[0].weight.dtype)
+        x = (offsets.sign() * offsets.abs().log1p()).to(weight.dtype)
         for layer in self.maps[:-1]:
             x = F.leaky_relu(layer(x), self.slope)
         table = self.maps[-1](x).flatten(0, -2)  # r h

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +16,19 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, DataError
+from zoo.models.generator.clips import ClipVerbs, Watch
 from zoo.models.generator.pictures import as_picture, mask_codes
 from zoo.models.generator.prompt import Condition
 from zoo.models.generator.rerank import Scores, reranker
 from zoo.models.generator.sample import UNKNOWN, sample
-from zoo.models.generator.schema import DrawOptions, draw_options, grid_of
+from zoo.models.generator.schema import DrawOptions, draw_options
 from zoo.models.text.verbs import ReadsText
 from zoo.registry.suggest import hint
 
 __all__ = ["GeneratorVerbs"]
 
-Watch = Callable[[Tensor], None]  # called with the codes (b n) as they come, -1 where unknown
 
-
-class GeneratorVerbs(ReadsText):
+class GeneratorVerbs(ClipVerbs, ReadsText):
     """Mixed into the models that draw."""
 
     reader: Any  # the modules of the model that verbs ask themselves
@@ -136,68 +135,6 @@ class GeneratorVerbs(ReadsText):
         if self.config.source is None:
             raise ConfigError("source: this model draws from prompts alone and enlarges nothing.")
         return self.draw(prompt, num, image=image, **given)
-
-    @torch.inference_mode()
-    def animate(
-        self,
-        prompts: Any,
-        *,
-        frames: int | None = None,
-        first: Any = None,
-        overlap: int | None = None,
-        watch: Watch | None = None,
-        **given: Any,
-    ) -> list[Any]:
-        """Returns the frames (PIL) of a clip that follows one prompt after the other.
-
-        Args:
-            prompts: a text, or a story of several; each goes on from the frames before it.
-            frames: of each scene; null is what the model was made for.
-            first: a picture, or a list of frames, that the clip goes on from.
-            overlap: how many frames a scene sees of the one before; null is one step of the
-                tokenizer and a frame.
-        Raises: ConfigError for models of pictures, DataError for numbers of frames that do not fit.
-        """
-        visual = self._visual()
-        if not visual.video:
-            raise ConfigError("This model draws pictures; animate is for models of clips.")
-        story = [prompts] if isinstance(prompts, str) else list(prompts)
-        length = frames or self.config.frames
-        step = visual.shape((2, 1, 1))[0] - 1
-        overlap = 1 + step if overlap is None else overlap
-        pixels = None if first is None else self._clip(first)  # 1 c t h w
-        for number, prompt in enumerate(story):
-            options = {**given}
-            if given.get("seed") is not None:
-                options["seed"] = given["seed"] + number
-            scene = self.scenes([prompt], pixels, length, overlap, watch=watch, **options)
-            pixels = scene if pixels is None else torch.cat([pixels, scene], dim=2)
-        return [as_picture(frame) for frame in visual.pictures(pixels)[0]]
-
-    @torch.inference_mode()
-    def scenes(
-        self,
-        prompts: list[Any],
-        before: Tensor | None = None,  # b c t h w, a clip for each prompt; None begins anew
-        frames: int | None = None,
-        overlap: int = 1,
-        **given: Any,
-    ) -> Tensor:  # b c t h w
-        """Returns the new frames of a scene for each prompt, of `frames` with the `overlap` last
-        ones before it, that it goes on from. Raises ConfigError where nothing would be new."""
-        visual = self._visual()
-        grid = grid_of(visual.config, self.config.image, frames or self.config.frames)
-        known = torch.full((len(prompts), *grid), UNKNOWN, device=self.device)
-        kept = 0
-        if before is not None:
-            kept = min(overlap, before.shape[2])
-            seen = visual.encode(before[:, :, -kept:]).ids
-            if seen.shape[1] >= grid[0]:
-                length = visual.shape(grid)[0]
-                raise ConfigError(f"overlap: a scene of {length} frames has no room for {kept}.")
-            known[:, : seen.shape[1]] = seen
-        codes = self.draw_codes(prompts, known.flatten(1), grid=grid, **given)
-        return visual.decode(codes, grid=grid)[:, :, kept:]
 
     def show(self, codes: Tensor, grid: tuple[int, ...] | None = None) -> list[Any]:  # b n
         """Returns what codes look like: pictures, or of clips the lists of their frames."""
@@ -359,11 +296,6 @@ class GeneratorVerbs(ReadsText):
                 options["seed"] = seed + number
             codes = self.draw_codes([prompt] * len(codes), known, **options)
         return codes
-
-    def _clip(self, first: Any) -> Tensor:  # -> 1 c t h w
-        frames = first if isinstance(first, list) else [first]
-        pixels = self._visual().preprocess(frames, self.config.image)  # t c h w
-        return pixels.movedim(0, 1)[None].to(self.device)
 
     def _visual(self, which: str = "visual") -> Any:
         visual = getattr(self, which if which == "visual" else "small", None)

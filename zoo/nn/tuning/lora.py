@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from zoo.errors import ConfigError
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import activated, linear
-from zoo.nn.schema import LoRAConfig
+from zoo.nn.tuning.schema import LoRAConfig
 from zoo.registry.suggest import hint
 
 __all__ = ["LoRA", "LoRALinear"]

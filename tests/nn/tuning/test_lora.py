@@ -6,7 +6,7 @@ import torch
 import zoo
 from zoo.errors import ConfigError
 from zoo.nn.linear import Linear
-from zoo.nn.lora import LoRALinear
+from zoo.nn.tuning.lora import LoRALinear
 
 TINY = {
     "backbone.depth": 2,
