@@ -7,6 +7,8 @@ import torch
 import zoo
 from zoo.data.colour_digits import COLOURS, UNSEEN, WORDS, caption
 from zoo.data.judge import frechet, read_colours, read_digits
+from zoo.errors import ConfigError
+from zoo.models.generator.pictures import as_picture
 from zoo.models.shipped import shipped_models
 
 PICTURES = [n for n in ("dalle-digits", "muse-digits", "parti-digits") if n in shipped_models()]
@@ -51,6 +53,40 @@ def test_the_codes_that_a_mask_leaves_are_kept():
     assert torch.equal(after[:, :4], before[:, :4]) and not torch.equal(after, before)
 
 
+def test_a_picture_may_stand_for_the_first_passes():
+    """The later it is joined, the more of its codes are left."""
+    model = zoo.load("muse-digits")
+    start = model.draw("a handwritten blue seven", seed=2)[0]
+    before = model.visual.encode(model.visual.preprocess([start])).ids[0].flatten()
+    kept = []
+    for begin in (0.25, 0.75):
+        codes = model.draw_codes(["a handwritten red two"], before[None], begin=begin, seed=0)
+        kept.append(float((codes[0] == before).double().mean()))
+    assert kept[0] < kept[1] < 1
+    (edited,) = model.edit(start, None, "a handwritten red two", begin=0.75, seed=0)
+    assert edited.tobytes() == model.show(codes)[0].tobytes()
+
+
+def test_a_smaller_picture_is_enlarged():
+    """By whatever weights: the same seed and another small picture give another large one."""
+    model = zoo.create(
+        "muse-digits",
+        "source={name: fsq-digits, image: [16, 16]}",
+        "source_encoder={name: transformer, depth: 1, width: 32, attention: {heads: 2}}",
+        "backbone.cross_attention={name: multihead, heads: 2}",
+        seed=0,
+    ).eval()
+    small = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 250)]
+    one, again, other = (
+        model.enlarge(picture, "a handwritten red two", seed=0)[0]
+        for picture in (small[0], small[0], small[1])
+    )
+    assert one.size == (32, 32)
+    assert one.tobytes() == again.tobytes() != other.tobytes()
+    with pytest.raises(ConfigError, match="draws from prompts alone and enlarges nothing"):
+        zoo.load("muse-digits").enlarge(small[0])
+
+
 def test_words_that_nobody_taught_it_are_refused():
     from zoo.errors import DataError
 
@@ -76,3 +112,7 @@ def test_clips_move_as_they_are_told():
     again = model.animate(["a three moving left", "a three moving up"], seed=0)
     assert [f.tobytes() for f in story] == [f.tobytes() for f in again]
     assert len(story) > model.config.frames
+    given = [as_picture(frame) for frame in model.visual.pictures(drawn)[0][-3:]]
+    longer = model.animate("a zero moving up", first=given, overlap=3, seed=0)
+    assert [f.tobytes() for f in longer[:3]] == [f.tobytes() for f in given]
+    assert len(longer) == model.config.frames  # three of them given
