@@ -116,3 +116,14 @@ def test_clips_move_as_they_are_told():
     longer = model.animate("a zero moving up", first=given, overlap=3, seed=0)
     assert [f.tobytes() for f in longer[:3]] == [f.tobytes() for f in given]
     assert len(longer) == model.config.frames  # three of them given
+
+
+def test_what_leaks_in_time_is_not_gone_on_with():
+    """The codes of some frames say something else when others follow."""
+    leaky = [f"visual.{half}.{key}" for half in ("encoder", "decoder")
+             for key in ("temporal.causal=false", "time_leaks=true")]  # fmt: skip
+    model = zoo.create("phenaki-digits", *leaky, seed=0).eval()
+    one = model.animate("a three moving left", steps=1, seed=0)
+    assert len(one) == model.config.frames
+    with pytest.raises(ConfigError, match=r"time_leaks: codes .* are of a whole clip"):
+        model.animate("a three moving left", first=one[0], steps=1)

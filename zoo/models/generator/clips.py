@@ -80,6 +80,11 @@ class ClipVerbs:
         grid = grid_of(visual.config, self.config.image, frames or self.config.frames)
         known = torch.full((len(prompts), *grid), UNKNOWN, device=self.device)
         kept = 0
+        if before is not None and visual.config.encoder.time_leaks:
+            raise ConfigError(
+                "visual.encoder.time_leaks: codes of such a tokenizer are of a whole clip, so no "
+                "scene can go on from frames; give one prompt and no frames."
+            )
         if before is not None:
             kept = min(overlap, before.shape[2])
             seen = visual.encode(before[:, :, -kept:]).ids
