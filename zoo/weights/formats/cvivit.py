@@ -150,6 +150,8 @@ def write_config(config: Any, fork: bool = False) -> dict[str, Any]:
         raise ConfigError(f"Format {chosen.name!r} holds a C-ViViT with both its halves.")
     if table.zoo_kind not in (("vq",) if fork else ("vq", "lfq")):
         raise ConfigError(f"Format {chosen.name!r} has no quantizer {table.zoo_kind!r}.")
+    if half.spatial.attention.zoo_kind != "multihead":
+        raise ConfigError(f"Format {chosen.name!r} holds multihead attention alone.")
     heads, _, head_dim = half.spatial.attention.shape(half.width)
     hidden = half.spatial.feedforward.inner(half.width)
     public = {

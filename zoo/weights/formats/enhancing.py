@@ -94,6 +94,8 @@ def write_config(config: Any) -> dict[str, Any]:
     }
     for name in ("encoder", "decoder"):
         stack = getattr(config, name).backbone
+        if stack.attention.zoo_kind != "multihead":
+            raise ConfigError(f"Format {NAME!r} holds multihead attention alone.")
         heads, _, head_dim = stack.attention.shape(stack.width)
         public[name] = {
             "dim": stack.width,
