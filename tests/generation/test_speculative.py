@@ -8,6 +8,7 @@ import torch
 import zoo
 from tests.generation.conftest import make, plain
 from tests.models.generator import conftest as drawing
+from zoo.errors import ConfigError
 from zoo.generation.loop import decode
 from zoo.generation.schema import options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, speculate
@@ -117,3 +118,11 @@ def test_codes_of_a_picture_are_drafted_by_a_smaller_model(way):
         found, report = speculate(CodeSteps(model, condition), [], drafter, greedy, patience=99)
         assert found.tokens == expected and len(found.tokens[0]) == count
         assert report.guessed > 0 and (draft is smaller or report.acceptance == 1)
+
+
+def test_callbacks_beside_a_temperature_are_refused(gpt):
+    with pytest.raises(ConfigError, match="only where decoding is greedy"):
+        speculate(
+            CausalSteps(gpt), PROMPT, PromptLookup(), options(temperature=1.0),
+            callbacks=[lambda tokens, scores: scores],
+        )  # fmt: skip

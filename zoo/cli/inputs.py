@@ -9,7 +9,7 @@ from typing import Any
 from zoo.cli.output import status
 from zoo.errors import ConfigError, DataError
 
-__all__ = ["add_model", "expand", "load_model"]
+__all__ = ["add_model", "expand", "load_another", "load_model"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,14 @@ def load_model(args: argparse.Namespace, verb: str) -> Any:
     if not hasattr(model, verb):
         raise ConfigError(f"{args.name!r} is a {model.config.zoo_kind} model and cannot {verb}.")
     return model
+
+
+def load_another(name: str, args: argparse.Namespace) -> Any:
+    """Returns a second model, on the device and in the dtype of the first."""
+    import zoo
+
+    with status(f"loading {name}"):
+        return zoo.load(name, device=args.device or _best_device(), dtype=args.dtype)
 
 
 def _best_device() -> str:

@@ -12,7 +12,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-__all__ = ["add_json", "is_terminal", "note", "print_json", "print_table", "progress", "status"]
+__all__ = [
+    "add_json",
+    "is_terminal",
+    "note",
+    "print_json",
+    "print_table",
+    "progress",
+    "progress_of_sound",
+    "status",
+]
 
 
 def is_terminal(stream: Any = None) -> bool:
@@ -74,6 +83,33 @@ def progress(total: int, text: str) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(text, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@contextlib.contextmanager
+def progress_of_sound(
+    files: int,
+) -> Iterator[tuple[Callable[[float, float | None], None], Callable[[int], None]]]:
+    """Yields (update, advance): one to call with the seconds of sound that are heard of a batch and
+    how many it has (None: not known yet), one with how many more files are done. Draws a bar on a
+    terminal's stderr: of seconds where one file's are known, otherwise of files."""
+    if not is_terminal(sys.stderr):
+        yield (lambda heard, known: None), (lambda more: None)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("transcribing", total=files if files > 1 else None)
+
+        def update(heard: float, known: float | None) -> None:
+            minutes, seconds = divmod(int(heard), 60)
+            text = f"transcribing, {minutes}:{seconds:02d} heard"
+            if files > 1:
+                bar.update(task, description=text)
+            else:
+                bar.update(task, description=text, completed=heard, total=known)
+
+        yield update, (lambda more: bar.advance(task, more) if files > 1 else None)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 The guesses come from a smaller model (Leviathan et al. 2022, arXiv 2211.17192) or from the text
 itself (prompt look-up); both are checked by one `verify`. Greedy decoding gives token for token
-what
-plain decoding gives; sampling draws from exactly the same distribution.
+what plain decoding gives; sampling draws from exactly the same distribution. Callbacks on the
+scores see, at every guess, the text before it, as they would have step by step.
 """
 
 # n guesses, v vocabulary; one sequence at a time
@@ -18,9 +18,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zoo.errors import ConfigError
 from zoo.generation.logits import probabilities
 from zoo.generation.loop import Decoded, generator_of
-from zoo.generation.schema import DecodingOptions
+from zoo.generation.schema import DecodingOptions, LogitsCallback
 from zoo.generation.steps import Steps
 
 __all__ = ["Drafter", "ModelDrafter", "PromptLookup", "Report", "speculate", "verify"]
@@ -72,9 +73,14 @@ class ModelDrafter:
     """Guesses with a smaller model, whose cache follows what was accepted."""
 
     def __init__(
-        self, steps: Steps, options: DecodingOptions, generator: torch.Generator | None = None
+        self,
+        steps: Steps,
+        options: DecodingOptions,
+        generator: torch.Generator | None = None,
+        callbacks: Sequence[LogitsCallback] = (),
     ) -> None:
         self.steps, self.options, self.generator = steps, options, generator
+        self.callbacks = callbacks  # on its scores: what may not be written need not be guessed
         self.seen: list[int] = []  # tokens in the draft's cache
 
     def guess(self, tokens: list[int], count: int) -> tuple[list[int], Tensor | None]:
@@ -88,7 +94,7 @@ class ModelDrafter:
         new, guesses, drawn = tokens[same:], [], []
         self.seen = list(tokens)
         for _ in range(count):
-            scores = self.steps.step(ids(new))
+            scores = called(self.callbacks, self.seen, self.steps.step(ids(new)))
             distribution = probabilities(scores, self.options)[0]
             token = _draw(distribution, self.generator)
             guesses.append(token)
@@ -97,6 +103,15 @@ class ModelDrafter:
             self.seen.append(token)
         self.seen.pop()  # the last guess was never an input
         return guesses, torch.stack(drawn) if self.options.temperature else None
+
+
+def called(callbacks: Sequence[LogitsCallback], tokens: list[int], scores: Tensor) -> Tensor:
+    """Returns the scores (1 v) of what follows the tokens, after the callbacks."""
+    if callbacks:
+        before = ids(tokens)
+        for callback in callbacks:
+            scores = callback(before, scores)
+    return scores
 
 
 @dataclass
@@ -111,6 +126,16 @@ class Report:
     gave_up: bool = False  # guessing was slower and was stopped
     guessing_seconds: float = 0.0  # of all passes with guesses, the drafter's work among it
     guessing_tokens: int = 0  # that those passes gave
+
+    def add(self, other: Report) -> None:
+        """Counts another sequence's as well; times of plain steps are the fastest's."""
+        for name in ("guessed", "accepted", "passes", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.guessing_seconds += other.guessing_seconds
+        self.guessing_tokens += other.guessing_tokens
+        self.gave_up = self.gave_up or other.gave_up
+        known = [t for t in (self.plain_seconds, other.plain_seconds) if t is not None]
+        self.plain_seconds = min(known, default=None)
 
     @property
     def acceptance(self) -> float:
@@ -160,6 +185,19 @@ def _agreed(best: list[int], guesses: list[int]) -> list[int]:
     return best[: right + 1]
 
 
+def _called_while_right(
+    callbacks: Sequence[LogitsCallback], tokens: list[int], scores: Tensor, guesses: list[int]
+) -> Tensor:  # n+1 v -> k v
+    """Returns the scores after the callbacks, up to the first guess that is not the best token:
+    nothing after it is asked for."""
+    found = []
+    for place, row in enumerate(scores):
+        found.append(called(callbacks, [*tokens, *guesses[:place]], row[None]))
+        if place < len(guesses) and int(found[-1].float().argmax()) != guesses[place]:
+            break
+    return torch.cat(found)
+
+
 def speculate(
     steps: Steps,
     prompt: Sequence[int],
@@ -169,6 +207,8 @@ def speculate(
     count: int = 16,
     patience: int = 4,
     read: int = 0,
+    callbacks: Sequence[LogitsCallback] = (),
+    scored: bool = False,
 ) -> tuple[Decoded, Report]:
     """Decodes one sequence with guesses of up to `count` tokens, over any `Steps` of batch 1: a
     decoder, one that reads an encoder (its prompt is the start token), codes of a picture.
@@ -176,12 +216,17 @@ def speculate(
     few costs what a plain step does, and twice as many after each pass that was right throughout.
 
     After `patience` passes, guessing stops when it costs more per token than a plain step does.
+    `callbacks` change the scores and `scored` sums the log-probabilities, as in `loop.decode`.
+
+    Raises: ConfigError for callbacks beside a temperature.
     """
+    if callbacks and options.temperature:
+        raise ConfigError("Guesses are checked with callbacks only where decoding is greedy.")
     generator = generator_of(options.seed, torch.device("cpu"))
     tokens, start = list(prompt), len(prompt)
     report, new, size = Report(), list(prompt[read:]), min(FEW, count)
     began = time.perf_counter()
-    done = False
+    done, total = False, 0.0
     while not done and len(tokens) - start < options.max_new_tokens:
         room = options.max_new_tokens - (len(tokens) - start) - 1
         guesses: list[int] = []
@@ -192,10 +237,16 @@ def speculate(
             guesses, drawn = drafter.guess(tokens, min(size, room))
         scores = steps.step(ids([*new, *guesses]), every=bool(guesses))[0]
         scores = scores[-len(guesses) - 1 :] if guesses else scores[None]
+        if callbacks:
+            scores = _called_while_right(callbacks, tokens, scores, guesses)
         if options.temperature:
             taken = verify(probabilities(scores, options), guesses, drawn, generator)
         else:
             taken = _agreed(scores.float().argmax(-1).tolist(), guesses)
+        logs: list[float] = []
+        if scored:
+            rows = scores[: len(taken)].float().log_softmax(-1)
+            logs = rows.gather(-1, ids(taken).T)[:, 0].tolist()
         accepted = len(taken) - 1
         if guesses:
             size = min(2 * size if accepted == len(guesses) else FEW, count)
@@ -207,14 +258,15 @@ def speculate(
         spent = time.process_time() - before
         if len(new) == 1:
             _judge(report, spent, len(guesses), accepted, patience)
-        for token in taken:
+        for index, token in enumerate(taken):
             tokens.append(token)
+            total += logs[index] if scored else 0.0
             done = token in end
             if done:
                 break
         new = tokens[-1:]
     report.seconds = time.perf_counter() - began
-    return Decoded([tokens[start:]], finished=[done]), report
+    return Decoded([tokens[start:]], [total] if scored else [], [done]), report
 
 
 def _judge(report: Report, spent: float, guessed: int, accepted: int, patience: int) -> None:

@@ -64,6 +64,32 @@ def test_the_command_writes_what_is_said(tmp_path, capsys):
     assert "beams" in capsys.readouterr().err
 
 
+def test_the_command_streams_and_takes_a_draft(tmp_path, capsys):
+    from zoo.cli import main
+
+    path = tmp_path / "0.wav"
+    one = shipped("digits")[3]
+    soundfile.write(path, one.wave, one.rate)
+    words = ["transcribe", "whisper-digits", str(path), "--option", "temperatures=[0.0]"]
+    assert main(words) == 0
+    plain, _ = capsys.readouterr()
+    assert main([*words, "--draft", "whisper-digits"]) == 0
+    out, err = capsys.readouterr()
+    assert out == plain and "draft: 100% of" in err and "tokens a pass" in err
+    assert main([*words, "--stream", "--draft", "whisper-digits"]) == 0
+    lines = capsys.readouterr()[0].splitlines()
+    assert " --> " in lines[0]
+    assert " ".join(line.split("\t")[1] for line in lines).split() == plain.split()
+    assert main([*words, "--stream", "--json"]) == 2
+    assert main([*words, "--draft", "conformer-ctc-digits"]) == 2
+    assert "a ctc model guesses nothing for a whisper" in capsys.readouterr()[1]
+    path.write_bytes(b"no sound")
+    assert main([*words, "--stream"]) == 1
+    assert "cannot be read as sound" in capsys.readouterr()[1]
+    other = ["transcribe", "conformer-ctc-digits", str(path), "--stream"]
+    assert main(other) == 2 and "cannot stream" in capsys.readouterr()[1]
+
+
 def test_it_is_exported_in_the_public_layout(model, tmp_path):
     from transformers import WhisperForConditionalGeneration
 

@@ -4,20 +4,25 @@ Examples:
     zoo transcribe whisper-small talk.flac
     zoo transcribe whisper-tiny talks/ --format srt --out subtitles --words
     zoo transcribe whisper-large-v3 interview.m4a --language de --task translate --beams 5
+    zoo transcribe whisper-large-v3 talk.flac --draft distil-whisper-large-v3
+    zoo transcribe whisper-small lecture.mp3 --stream
 
-A folder stands for the files in it. Text goes to the terminal as it is heard, files to --out (or
-beside each other in the working directory, for formats that are no text). A file that cannot be
-read gets a line on stderr, and the exit code is 1.
+A folder stands for the files in it. Text goes to the terminal as batches are heard (with --stream
+each segment by itself), files to --out (or beside each other in the working directory). On a
+terminal a bar shows how far it is. A file that cannot be read gets a line on stderr, and the exit
+code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.cli.front import UsageError
 from zoo.cli.inputs import add_model, expand, load_model
-from zoo.cli.output import add_json, note, print_json, progress
+from zoo.cli.output import add_json, note, print_json, progress_of_sound
 from zoo.errors import ConfigError, DataError
 from zoo.registry.suggest import hint
 
@@ -36,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beams", type=int, help="hypotheses kept (default 1: greedy)")
     parser.add_argument("--batch-size", type=int, help="sounds decoded at a time (default 8)")
     parser.add_argument(
+        "--draft", metavar="NAME", help="a smaller model that guesses; the text stays the same"
+    )
+    parser.add_argument(
+        "--stream", action="store_true", help="print each segment with its times when it is heard"
+    )
+    parser.add_argument(
         "--option", action="append", default=[], metavar="key=value",
         help="another option of the model's transcribe (repeatable)",
     )  # fmt: skip
@@ -52,28 +63,69 @@ def run(args: argparse.Namespace) -> int:
     files = expand(args.files)
     folder = Path(args.out) if args.out else Path()
     names = _targets(files, args.format or (["txt"] if args.out else []), folder)
-    model = load_model(args, "transcribe")
+    if args.stream and (names or args.json):
+        raise UsageError("--stream prints lines; leave out --format, --out and --json.")
+    model = load_model(args, "stream" if args.stream else "transcribe")
     given = _known(model, args.name, given)
-    found = _transcribed(model, files, given)
-    failed = [answer for answer in found if isinstance(answer, DataError)]
-    for answer in failed:
-        note(str(answer))
-    good = [(f, answer) for f, answer in zip(files, found) if not isinstance(answer, DataError)]
-    if args.json:
-        print_json([{"file": file, **answer.to_mapping()} for file, answer in good])
-    elif not names:
-        for file, answer in good:
-            print(answer.text.strip() if len(files) == 1 else f"{file}\t{answer.text.strip()}")
-    if names:
-        from zoo.models.speech.writers import write_transcript
+    if args.draft:
+        from zoo.cli.inputs import load_another
 
+        given["draft"] = load_another(args.draft, args)
+    if args.stream:
+        return _streamed(model, files, given)
+    if names:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, answer in good:
-            for path in names[file]:
-                write_transcript(answer, path)
-                if not args.json:
-                    print(path)
-    return 1 if failed else 0
+    failed, heard = False, []
+    for file, answer in _transcribed(model, files, given):
+        if isinstance(answer, DataError):
+            failed = True
+            note(str(answer))
+        elif args.json:
+            heard.append({"file": file, **answer.to_mapping()})
+            _write(answer, names.get(file, []))
+        elif names:
+            for path in _write(answer, names[file]):
+                print(path, flush=True)
+        else:
+            text = answer.text.strip()
+            print(text if len(files) == 1 else f"{file}\t{text}", flush=True)
+    if args.json:
+        print_json(heard)
+    if args.draft:
+        _say_gain(model.report)
+    return int(failed)
+
+
+def _write(answer: Any, paths: list[Path]) -> list[Path]:
+    from zoo.models.speech.writers import write_transcript
+
+    return [write_transcript(answer, path) for path in paths]
+
+
+def _streamed(model: Any, files: list[str], given: dict[str, Any]) -> int:
+    """Prints segments as they are heard."""
+    from zoo.models.speech.writers import clock
+
+    failed = False
+    given = {key: value for key, value in given.items() if key != "batch_size"}
+    for file in files:
+        try:
+            for one in model.stream(file, **given):
+                times = f"{clock(one.start, hours=False)} --> {clock(one.stop, hours=False)}"
+                line = f"{times}\t{one.text.strip()}"
+                print(line if len(files) == 1 else f"{file}\t{line}", flush=True)
+        except DataError as error:
+            failed = True
+            note(str(error))
+    return int(failed)
+
+
+def _say_gain(report: Any) -> None:
+    each = (report.accepted + report.passes) / max(report.passes, 1)
+    note(
+        f"draft: {report.acceptance:.0%} of {report.guessed} guesses were right, {each:.1f} tokens "
+        "a pass" + (", and guessing was stopped where it was slower." if report.gave_up else ".")
+    )
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -115,16 +167,16 @@ def _targets(files: list[str], formats: list[str], folder: Path) -> dict[str, li
     return names
 
 
-def _transcribed(model: Any, files: list[str], given: dict[str, Any]) -> list[Any]:
-    """Returns an answer per file; where one of them cannot be read, the others still get theirs."""
-    answers: list[Any] = []
+def _transcribed(model: Any, files: list[str], given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields (file, answer), batch by batch; where one file cannot be read, the others still get
+    theirs."""
     size = given.get("batch_size", 8)
-    with progress(len(files), "transcribing") as advance:
+    with progress_of_sound(len(files)) as (update, advance):
         for start in range(0, len(files), size):
             batch = files[start : start + size]
-            answers += _batch(model, batch, given)
+            answers = _batch(model, batch, {**given, "progress": update})
             advance(len(batch))
-    return answers
+            yield from zip(batch, answers, strict=True)
 
 
 def _batch(model: Any, files: list[str], given: dict[str, Any]) -> list[Any]:

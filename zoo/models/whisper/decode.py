@@ -13,8 +13,10 @@ from torch import Tensor
 
 from zoo.generation.beam import beam_search
 from zoo.generation.loop import Decoded, decode
-from zoo.generation.schema import DecodingOptions
+from zoo.generation.schema import DecodingOptions, LogitsCallback
+from zoo.generation.speculative import ModelDrafter, speculate
 from zoo.models.text.steps import Seq2SeqSteps
+from zoo.models.whisper.draft import Draft
 from zoo.models.whisper.options import SpeechOptions
 from zoo.models.whisper.rules import rules_of
 
@@ -75,8 +77,10 @@ def decode_windows(
     options: SpeechOptions,
     temperature: float = 0.0,
     seed: int | None = None,
+    draft: Draft | None = None,
 ) -> list[Hypothesis]:
-    """Returns the best hypothesis of each window."""
+    """Returns the best hypothesis of each window; a draft guesses what greedy decoding writes, one
+    window after another, and changes none of it."""
     config, layout = model.config, model.config.layout
     length, begin = config.decoder.length, len(prompts[0])
     drawn = options.best_of if temperature > 0 else 1
@@ -94,7 +98,13 @@ def decode_windows(
     )
     step = config.sound.seconds / config.sound.positions
     rules = rules_of(layout, model.tokenizer, options, begin, step)
-    steps = _WindowSteps(model, memory, prompts[0].index(layout.start))
+    place = prompts[0].index(layout.start)
+    if draft is not None and temperature == 0:
+        return [
+            _drafted(model, memory[i : i + 1], prompts[i], place, wanted, rules, draft, i)
+            for i in range(len(prompts))
+        ]
+    steps = _WindowSteps(model, memory, place)
     prompt = torch.tensor(prompts, device=memory.device)
     if beams > 1:
         found = beam_search(steps, prompt, wanted, [layout.end], rules)
@@ -107,6 +117,25 @@ def decode_windows(
         _hypothesis(model, tokens, score, none, temperature)
         for (tokens, score), none in zip(best, steps.no_speech, strict=True)
     ]
+
+
+def _drafted(
+    model: Any,
+    memory: Tensor,  # 1 s d
+    prompt: list[int],
+    place: int,
+    wanted: DecodingOptions,
+    rules: list[LogitsCallback],
+    draft: Draft,
+    row: int,
+) -> Hypothesis:
+    steps = _WindowSteps(model, memory, place)
+    guessing = Seq2SeqSteps(draft.model, None, memory=draft.memory[row : row + 1])
+    drafter = ModelDrafter(guessing, wanted, callbacks=rules)
+    end = [model.config.layout.end]
+    decoded, report = speculate(steps, prompt, drafter, wanted, end, callbacks=rules, scored=True)
+    draft.report.add(report)
+    return _hypothesis(model, decoded.tokens[0], decoded.scores[0], steps.no_speech[0], 0.0)
 
 
 def _best(

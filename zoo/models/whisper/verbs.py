@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, DataError
+from zoo.generation.speculative import Report
 from zoo.models.speech.transcript import Segment
 from zoo.models.text.verbs import ReadsText
 from zoo.models.whisper.decode import Hypothesis, decode_windows, detect
+from zoo.models.whisper.draft import Drafting
 from zoo.models.whisper.layout import language_code
 from zoo.models.whisper.longform import LongForm
 from zoo.models.whisper.options import SpeechOptions, speech_options
@@ -37,6 +40,7 @@ class WhisperVerbs(ReadsText):
         *,
         batch_size: int = 8,
         progress: Callable[[float, float], None] | None = None,
+        draft: Any = None,
         **given: Any,
     ) -> Any:
         """Returns a Transcript of any length of sound, or a list of them.
@@ -44,10 +48,14 @@ class WhisperVerbs(ReadsText):
         Args:
             batch_size: sounds whose windows are decoded together; the answer is that of one by one.
             progress: called with (seconds done, seconds of all sounds opened so far).
+            draft: a smaller Whisper of the same vocabulary (a distilled one) that guesses what this
+                one writes, which then checks many tokens in a pass, window by window; the answer
+                stays the same, and `self.report` says what was gained.
             given: options of `zoo.models.whisper.options.SpeechOptions`: language, task, words,
                 beams, temperatures, prompt, …
         """
         wanted = self._checked(given)
+        drafting = self._drafting(draft, wanted)
         if batch_size < 1:
             raise ConfigError("batch_size must be at least 1.")
         listed, several = as_list(sounds)
@@ -60,7 +68,7 @@ class WhisperVerbs(ReadsText):
                 index, sound = waiting.pop()
                 running[index] = self._opened(sound, wanted)
                 total += running[index].seconds
-            for _ in self._round(list(running.values()), wanted):
+            for _ in self._round(list(running.values()), wanted, drafting):
                 pass
             for index, state in list(running.items()):
                 if not state.more():
@@ -75,14 +83,15 @@ class WhisperVerbs(ReadsText):
         as for `transcribe`."""
         return self.transcribe(sounds, **{**given, "task": "translate"})
 
-    def stream(self, sound: Any, **given: Any) -> Iterator[Segment]:
+    def stream(self, sound: Any, *, draft: Any = None, **given: Any) -> Iterator[Segment]:
         """Yields the segments of one sound as they are heard; options as for `transcribe`."""
         wanted = self._checked(given)
+        drafting = self._drafting(draft, wanted)
         with torch.inference_mode():
             state = self._opened(sound, wanted)
         while state.more():
             with torch.inference_mode():
-                new = list(self._round([state], wanted))
+                new = list(self._round([state], wanted, drafting))
             yield from (segment for segment in new if segment.text)
 
     @torch.inference_mode()
@@ -115,6 +124,14 @@ class WhisperVerbs(ReadsText):
         self._text_fits()
         return wanted
 
+    def _drafting(self, smaller: Any, wanted: SpeechOptions) -> Drafting | None:
+        if smaller is None:
+            return None
+        if wanted.beams > 1:
+            raise ConfigError("draft: guessing takes no beams; leave one of the two out.")
+        self.report = Report()
+        return Drafting(self, smaller, self.report)
+
     def _text_fits(self) -> None:
         if self.tokenizer.vocabulary < self.config.layout.end:
             raise DataError(
@@ -139,26 +156,34 @@ class WhisperVerbs(ReadsText):
             language = next(iter(detect(self, self._memory(first))[0]))
         return LongForm(self, features, language or "en", wanted)
 
-    def _round(self, states: list[LongForm], wanted: SpeechOptions) -> Iterator[Segment]:
+    def _round(
+        self, states: list[LongForm], wanted: SpeechOptions, drafting: Drafting | None
+    ) -> Iterator[Segment]:
         """Decodes one window of every sound and yields the new segments."""
         states = [state for state in states if state.more()]
         if not states:
             return
-        memory = self._memory(torch.stack([state.window() for state in states]))
+        windows = torch.stack([state.window() for state in states])
+        memory = self._memory(windows)
+        draft = None if drafting is None else drafting.beside(windows, memory)
         found: list[Hypothesis | None] = [None] * len(states)
         for temperature in wanted.temperatures:
             open = [i for i, one in enumerate(found) if one is None or not states[i].good(one)]
             for rows in _groups(states, open, temperature):
                 prompts = [states[i].prompt() for i in rows]
-                chosen = memory if len(rows) == len(states) else memory[rows]
-                for i, better in zip(
-                    rows, decode_windows(self, chosen, prompts, wanted, temperature, wanted.seed)
-                ):
-                    found[i] = better
+                chosen, guessing = memory, draft
+                if len(rows) < len(states):
+                    chosen = memory[rows]
+                    guessing = draft and replace(draft, memory=draft.memory[rows])
+                better = decode_windows(
+                    self, chosen, prompts, wanted, temperature, wanted.seed, guessing
+                )
+                for i, one in zip(rows, better, strict=True):
+                    found[i] = one
         for i, state in enumerate(states):
-            one = found[i]
-            assert one is not None
-            yield from state.take(one, memory[i : i + 1])
+            best = found[i]
+            assert best is not None
+            yield from state.take(best, memory[i : i + 1])
 
 
 def _groups(states: list[LongForm], rows: list[int], temperature: float) -> list[list[int]]:
