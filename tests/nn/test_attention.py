@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.nn.attention import Context, Record, head_shape
+from zoo.nn.attention import Context, Record
 from zoo.nn.cache import DynamicCache
 from zoo.nn.mask import Mask
 from zoo.registry import build, resolve
@@ -169,8 +169,8 @@ def test_a_cached_memory_is_read_once():
         ({}, 24, (1, 1, 24)),
     ],
 )
-def test_head_shape(keys, width, shape):
-    assert head_shape(resolve("attention", {"name": "multihead", **keys}), width) == shape
+def test_shape_of_heads(keys, width, shape):
+    assert resolve("attention", {"name": "multihead", **keys}).shape(width) == shape
 
 
 def test_biases_are_where_the_config_says():

@@ -24,7 +24,7 @@ from zoo.registry import build
 if TYPE_CHECKING:
     from zoo.nn.cache import Cache
 
-__all__ = ["Attention", "Context", "Record", "head_shape"]
+__all__ = ["Attention", "Context", "Record"]
 
 
 @dataclass
@@ -64,11 +64,6 @@ class Context:
     kept: dict = field(default_factory=dict)
 
 
-def head_shape(config: AttentionConfig, width: int) -> tuple[int, int, int]:
-    """Returns (heads h, key heads g, head_dim c) that a config means for a stack of this width."""
-    return config.shape(width)
-
-
 class Attention(nn.Module):
     """softmax(q k^T * scale + bias) v, projected. q, k and v are one matrix (rows q | k | v) in
     self-attention;
@@ -89,7 +84,7 @@ class Attention(nn.Module):
         depth: int = 0,
     ) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = head_shape(config, width)
+        self.heads, self.kv_heads, self.head_dim = config.shape(width)
         self.layer, self.cross = layer, cross
         self.scale = config.scale or self.head_dim**-0.5
         self.window = config.window

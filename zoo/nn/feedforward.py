@@ -26,17 +26,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = PLAIN | {
 }
 
 
-def hidden_width(config: MLPConfig | GatedMLPConfig, width: int) -> int:
-    """Returns the inner width f that a config means for a stack of this width."""
-    return config.inner(width)
-
-
 class MLP(nn.Module):
     """down(activation(up(x)))."""
 
     def __init__(self, config: MLPConfig, width: int, std: float = 0.02, depth: int = 0) -> None:
         super().__init__()
-        hidden = hidden_width(config, width)
+        hidden = config.inner(width)
         self.up = Linear(width, hidden, config.bias, std)
         self.down = Linear(hidden, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
         self.fused = config.activation if config.activation in FUSED else "linear"
@@ -66,7 +61,7 @@ class GatedMLP(nn.Module):
         self, config: GatedMLPConfig, width: int, std: float = 0.02, depth: int = 0
     ) -> None:
         super().__init__()
-        hidden = hidden_width(config, width)
+        hidden = config.inner(width)
         self.gate_up = Linear(width, 2 * hidden, config.bias, std)
         self.down = Linear(hidden, width, config.bias, std / math.sqrt(2 * depth) if depth else std)
         self.activation = ACTIVATIONS[config.activation]

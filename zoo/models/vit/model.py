@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError
 from zoo.models.vit.schema import VisionTransformerConfig
 from zoo.models.vit.verbs import ImageVerbs
-from zoo.nn.attention import Attention, Context, Record, head_shape
-from zoo.nn.feedforward import ACTIVATIONS, MLP, hidden_width
+from zoo.nn.attention import Attention, Context, Record
+from zoo.nn.feedforward import ACTIVATIONS, MLP
 from zoo.nn.linear import Linear, fill_normal_
 from zoo.nn.schema import AttentionConfig, MLPConfig
 from zoo.registry import build
@@ -180,11 +180,11 @@ class LatentPool(nn.Module):
         super().__init__()
         backbone, mixer = config.backbone, config.backbone.attention
         exact = mixer if isinstance(mixer, AttentionConfig) else AttentionConfig()
-        heads = head_shape(exact, width)[0]
+        heads = exact.shape(width)[0]
         if width % heads:
             raise ConfigError(f"pool: 'attention' cannot share width {width} among {heads} heads.")
         mlp = MLPConfig(
-            hidden=hidden_width(backbone.feedforward, width),  # type: ignore[arg-type]
+            hidden=backbone.feedforward.inner(width),  # type: ignore[arg-type]
             activation=backbone.feedforward.activation,
         )
         self.std = backbone.init_std

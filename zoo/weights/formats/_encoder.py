@@ -68,10 +68,8 @@ def usual_preprocessor(usual: dict[str, Any], image: list[int], channels: int) -
 
 def write_encoder(config: Any, architecture: str, model_type: str) -> dict[str, Any]:
     """Returns the public keys that every family spells the same."""
-    from zoo.nn.attention import head_shape
-
     backbone, tokenizer = config.backbone, config.tokenizer
-    heads, _, head_dim = head_shape(backbone.attention, backbone.width)
+    heads, _, head_dim = backbone.attention.shape(backbone.width)
     public = {
         "architectures": [architecture],
         "model_type": model_type,

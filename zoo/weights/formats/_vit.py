@@ -31,13 +31,10 @@ def _names(config: Any) -> frozenset[str]:
 
 def computation(config: Any) -> dict[str, Any]:
     """Returns the plain config with what is only another way to write the same made equal."""
-    from zoo.nn.attention import head_shape  # torch is there when a model is exported
-    from zoo.nn.feedforward import hidden_width
-
     plain = to_mapping(config)
     backbone, attention = plain["backbone"], plain["backbone"]["attention"]
     if attention["kind"] == "multihead":
-        shape = head_shape(config.backbone.attention, config.backbone.width)
+        shape = config.backbone.attention.shape(config.backbone.width)
         attention.update(zip(("heads", "kv_heads", "head_dim"), shape, strict=True))
         if attention["scale"] is None:
             attention["scale"] = shape[2] ** -0.5
@@ -46,7 +43,7 @@ def computation(config: Any) -> dict[str, Any]:
     for position in backbone["position"]:
         if position["kind"] == "learned-grid" and position["prefix"] == config.prefix_tokens:
             position["prefix"] = None
-    hidden = hidden_width(config.backbone.feedforward, config.backbone.width)
+    hidden = config.backbone.feedforward.inner(config.backbone.width)
     backbone["feedforward"].update(hidden=hidden, ratio=None)
     plain["tokenizer"]["size"] = plain["tokenizer"]["size"] or plain["tokenizer"]["image"]
     if not config.projection:

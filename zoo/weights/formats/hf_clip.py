@@ -68,12 +68,10 @@ def read_config(content: dict[str, Any], names: Collection[str] = ()) -> dict[st
 
 def write_config(config: Any) -> dict[str, Any]:
     """Returns the config.json of a vision tower; raises ConfigError naming what it cannot say."""
-    from zoo.nn.feedforward import hidden_width
-
     backbone = config.backbone
     name = PROJECTED if config.projection else "CLIPVisionModel"
     public = write_encoder(config, name, "clip_vision_model") | {
-        "intermediate_size": hidden_width(backbone.feedforward, backbone.width),
+        "intermediate_size": backbone.feedforward.inner(backbone.width),
         "attention_dropout": getattr(backbone.attention, "dropout", 0.0),
         "projection_dim": config.projection or 512,
         PREPROCESSOR: write_preprocessor(config.tokenizer, "CLIPImageProcessor"),

@@ -77,10 +77,8 @@ def read(
 
 def write(config: Any, registers: bool = False) -> dict[str, Any]:
     """Returns a config.json. Raises: ConfigError naming what DINOv2 of transformers cannot say."""
-    from zoo.nn.feedforward import hidden_width
-
     backbone, family = config.backbone, "Dinov2WithRegisters" if registers else "Dinov2"
-    wanted = hidden_width(backbone.feedforward, backbone.width)
+    wanted = backbone.feedforward.inner(backbone.width)
     gated = backbone.feedforward.zoo_kind == "gated"
     ratio = min(range(1, 65), key=lambda r: abs(hidden(backbone.width, r, gated) - wanted))
     architecture = family + ("ForImageClassification" if config.classes else "Model")

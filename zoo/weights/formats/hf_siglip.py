@@ -64,11 +64,9 @@ def write_config(config: Any) -> dict[str, Any]:
 
     Raises: ConfigError naming what SigLIP of transformers cannot say.
     """
-    from zoo.nn.feedforward import hidden_width
-
     backbone = config.backbone
     tower = write_encoder(config, "SiglipVisionModel", "siglip_vision_model") | {
-        "intermediate_size": hidden_width(backbone.feedforward, backbone.width),
+        "intermediate_size": backbone.feedforward.inner(backbone.width),
         "attention_dropout": getattr(backbone.attention, "dropout", 0.0),
         "vision_use_head": config.pool == "attention",
     }

@@ -104,11 +104,9 @@ def read_deit(content: dict[str, Any], names: Collection[str] = ()) -> dict[str,
 
 
 def _write(config: Any, architecture: str, model_type: str, processor: str) -> dict[str, Any]:
-    from zoo.nn.feedforward import hidden_width
-
     backbone = config.backbone
     public = write_encoder(config, architecture, model_type) | {
-        "intermediate_size": hidden_width(backbone.feedforward, backbone.width),
+        "intermediate_size": backbone.feedforward.inner(backbone.width),
         "hidden_dropout_prob": backbone.dropout,
         "attention_probs_dropout_prob": getattr(backbone.attention, "dropout", 0.0),
         "qkv_bias": getattr(backbone.attention, "qkv_bias", True),

@@ -231,14 +231,11 @@ def write_config(config: Any) -> dict[str, Any]:
 
 def write_arguments(config: Any) -> dict[str, Any]:
     """Returns all arguments of timm's VisionTransformer that come nearest to a config."""
-    from zoo.nn.attention import head_shape
-    from zoo.nn.feedforward import hidden_width
-
     backbone, tokenizer = config.backbone, config.tokenizer
     attention, feedforward, norm = backbone.attention, backbone.feedforward, backbone.norm
     position = backbone.position[0] if backbone.position else None
     gated = feedforward.zoo_kind == "gated"
-    hidden = hidden_width(feedforward, backbone.width) * (2 if gated else 1)
+    hidden = feedforward.inner(backbone.width) * (2 if gated else 1)
     pools = {ours: theirs for theirs, ours in POOLS.items()}
     pool = pools.get(config.pool, "token")
     normed = backbone.final_norm or config.pool_norm
@@ -252,7 +249,7 @@ def write_arguments(config: Any) -> dict[str, Any]:
         "global_pool": pool,
         "embed_dim": backbone.width,
         "depth": backbone.depth,
-        "num_heads": head_shape(attention, backbone.width)[0],
+        "num_heads": attention.shape(backbone.width)[0],
         "mlp_ratio": _ratio(hidden, backbone.width),
         "qkv_bias": getattr(attention, "qkv_bias", True),
         "qk_norm": getattr(attention, "qk_norm", None) is not None,
