@@ -88,8 +88,11 @@ class RolesConfig(ModulesConfig):
 @kind("data", "signatures", builds="zoo.data.text.signatures:SignaturesData")
 @dataclass(kw_only=True)
 class SignaturesConfig(ModulesConfig):
-    """Questions about defaults in the standard library's signatures; answers are spans of them."""
+    """Questions about the standard library's signatures; answers are spans of them."""
 
+    ask: Literal["name", "place"] = setting(
+        "name", "for defaults by a parameter's name, or for parameters by their place"
+    )
     length: int = setting(96, "tokens of question and signature at most", low=16)
 
 

@@ -1,8 +1,12 @@
-"""What is a parameter by default? Questions about the standard library's signatures, whose answers
-stand in them.
+"""Questions about the standard library's signatures, whose answers stand in them.
 
-Signatures with at least two defaults, so that the question must be read; those of a module are held
-out together.
+What is asked is an axis: `ask=name`, the default of a parameter by its name (what is port by
+default?), in signatures with two defaults at least; `ask=place`, a parameter by its place, as it is
+written (what is the third parameter?), in signatures with two parameters at least. So a question
+must be read.
+
+A module is held out as a whole, and a signature that training has too is asked about in training
+alone: packages override and copy methods.
 """
 
 # b samples, n tokens
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.data.text.split import in_split
 from zoo.data.text.stdlib import modules, source_of, text_tokenizer
@@ -23,7 +27,12 @@ if TYPE_CHECKING:
     from zoo.data.base import Batch, Dataset
     from zoo.data.text.schema import SignaturesConfig
 
-__all__ = ["SignaturesData", "questions"]
+__all__ = ["PLACES", "SignaturesData", "questions", "signatures"]
+
+Asked = tuple[str, list[tuple[str, int, int]]]  # a signature; question, begin, stop
+
+# parameters beyond these are not asked for
+PLACES = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
 
 
 class SignaturesData:
@@ -37,20 +46,35 @@ class SignaturesData:
 
     def split(self, name: str, model: Any = None) -> Dataset:
         """Returns the questions of "train" or "test"; raises DataError when there is none."""
-        config, tokenizer = self.config, text_tokenizer(model)
-        sources = (source_of(m) for m in modules() if in_split(m, name, config.held_out))
-        return Questions(tokenizer, sources, config.length)
+        found = signatures(name, self.config)
+        return Questions(text_tokenizer(model), found, self.config.length)
+
+
+def signatures(split: str, config: SignaturesConfig) -> Iterator[Asked]:
+    """Yields the signatures of a split with their questions."""
+    trained = set()
+    if split == "test":
+        trained = {_plain(text) for text, _ in signatures("train", config)}
+    for module in modules():
+        if in_split(module, split, config.held_out):
+            for text, asked in questions(source_of(module), config.ask):
+                if _plain(text) not in trained:
+                    yield text, asked
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 class Questions:
     """Questions with the places of their answers; what is longer than `length` is left out."""
 
-    def __init__(self, tokenizer: Any, sources: Iterable[str], length: int) -> None:
+    def __init__(self, tokenizer: Any, signatures: Iterable[Asked], length: int) -> None:
         self.fill = tokenizer.pad_id or 0
         self.samples: list[tuple[list[int], int, int, int]] = []  # ids, context, start, end
         first = [] if tokenizer.cls_id is None else [tokenizer.cls_id]
         between = [] if tokenizer.sep_id is None else [tokenizer.sep_id]
-        for signature, asked in (found for source in sources for found in questions(source)):
+        for signature, asked in signatures:
             ids = tokenizer.encode(signature, special=False, control=False)
             spans = tokenizer.spans(signature)
             for question, start, stop in asked:
@@ -85,9 +109,10 @@ class Questions:
         }
 
 
-def questions(source: str) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
-    """Yields the text of each signature with two defaults or more, and its questions: (question,
-    first character of the answer in the signature, the one after its last)."""
+def questions(source: str, ask: Literal["name", "place"] = "name") -> Iterator[Asked]:
+    """Yields the text of each signature in which there is a choice of two answers or more, and its
+    questions: (question, first character of the answer in the signature, the one after its last).
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -96,25 +121,41 @@ def questions(source: str) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
-        asked, places = [], node.args
-        positional = [*places.posonlyargs, *places.args]
-        given = positional[len(positional) - len(places.defaults) :] if places.defaults else []
-        pairs = [*zip(given, places.defaults, strict=True)]
-        pairs += [
-            (argument, default)
-            for argument, default in zip(places.kwonlyargs, places.kw_defaults, strict=True)
-            if default is not None
-        ]
         text = "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])
-        if len(pairs) < 2 or not text.isascii():  # or the columns would be none of characters
+        found = [*(_by_name if ask == "name" else _by_place)(node.args)]
+        if len(found) < 2 or not text.isascii():  # or the columns would be none of characters
             continue
-        for argument, default in pairs:
-            begin = _place(lines, node.lineno, default.lineno, default.col_offset)
-            stop = _place(lines, node.lineno, default.end_lineno or 0, default.end_col_offset or 0)
+        asked = []
+        for question, first, last in found:
+            begin = _place(lines, node.lineno, first.lineno, first.col_offset)
+            stop = _place(lines, node.lineno, last.end_lineno or 0, last.end_col_offset or 0)
             if stop <= len(text):
-                asked.append((f"What is {argument.arg} by default?", begin, stop))
+                asked.append((question, begin, stop))
         if asked:
             yield text, asked
+
+
+def _by_name(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr, ast.expr]]:
+    for argument, default in _parameters(arguments):
+        if default is not None:
+            yield f"What is {argument.arg} by default?", default, default
+
+
+def _by_place(arguments: ast.arguments) -> Iterator[tuple[str, ast.arg, ast.arg | ast.expr]]:
+    for place, (argument, default) in zip(PLACES, _parameters(arguments)):
+        yield f"What is the {place} parameter?", argument, default or argument
+
+
+def _parameters(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr | None]]:
+    """Yields each parameter and its default, in the order in which they are written."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    none = [None] * (len(positional) - len(arguments.defaults))
+    yield from zip(positional, [*none, *arguments.defaults], strict=True)
+    if arguments.vararg:
+        yield arguments.vararg, None
+    yield from zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    if arguments.kwarg:
+        yield arguments.kwarg, None
 
 
 def _place(lines: list[str], first: int, line: int, column: int) -> int:
