@@ -59,6 +59,14 @@ def test_what_a_device_cannot_do_well_is_refused(folder, tmp_path):
         zoo.save(zoo.load(folder, dtype="int8"), tmp_path)
 
 
+@pytest.mark.parametrize("device", ["quantum", "cpu:x", "fpga"])
+def test_a_device_that_is_not_there_is_refused(folder, device):
+    with pytest.raises(ConfigError, match=f"device: '{device}' cannot be used here"):
+        zoo.load(folder, device=device)
+    with pytest.raises(ConfigError, match=f"device: '{device}' cannot be used here"):
+        zoo.create("vit-digits", device=device)
+
+
 def test_compile_is_asked_for_and_not_for_int8(folder):
     assert zoo.load(folder, compile=True).compiled and not zoo.load(folder).compiled
     assert (

@@ -35,7 +35,7 @@ def create(
         dtype: `"fp32"` (default), `"bf16"`, `"fp16"`.
     Raises: UnknownName, ConfigError.
     """
-    from zoo.models.base import as_dtype, build_empty, initialise
+    from zoo.models.base import as_device, as_dtype, build_empty, initialise
 
     parsed = parse_name(name)
     if parsed.scheme:
@@ -43,7 +43,8 @@ def create(
     model = build_empty(node_config(parsed, overrides, keys))
     if str(device) == "meta":
         return model.to(as_dtype(dtype))
-    return initialise(model, seed).to(device=device, dtype=as_dtype(dtype))
+    where = None if device is None else as_device(device)
+    return initialise(model, seed).to(device=where, dtype=as_dtype(dtype))
 
 
 def load(
@@ -76,11 +77,12 @@ def load(
         copy: read the weights into memory instead of mapping the file.
     Raises: UnknownName, ConfigError, WeightsError, HubError.
     """
-    from zoo.models.base import precision, seeded
+    from zoo.models.base import as_device, precision, seeded
     from zoo.nn.forms import freeze
     from zoo.weights.load import load_into
 
     tensors, form = precision(dtype, device, compile)
+    device = None if device is None else as_device(device)
     found = find_stored(parse_name(name), overrides, keys, allow_pickle)
     model = found.empty()
     with seeded(seed):  # what is new is the same for the same seed

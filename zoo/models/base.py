@@ -17,6 +17,7 @@ from zoo.registry import build, resolve, to_mapping
 
 __all__ = [
     "FORMAT_VERSION",
+    "as_device",
     "as_dtype",
     "build_empty",
     "initialise",
@@ -52,7 +53,7 @@ def precision(
 
     Raises: ConfigError for fp16 on a CPU, int8 elsewhere or compiled, with what to take instead.
     """
-    on_cpu = torch.device(device or "cpu").type == "cpu"
+    on_cpu = str(device or "cpu").partition(":")[0] == "cpu"
     if dtype in ("int8", "int8-weight"):
         if not on_cpu:
             raise ConfigError(f"dtype {dtype} is for CPUs; on {device} take bf16.")
@@ -65,6 +66,17 @@ def precision(
     if found == torch.float16 and on_cpu:
         raise ConfigError("fp16 is slower than fp32 on a CPU; take dtype bf16 or int8.")
     return found, None if compile else "packed"
+
+
+def as_device(device: Any) -> torch.device:
+    """Returns the device of a name; raises ConfigError for one that cannot be used here."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"device: {str(device)!r} cannot be used here ({reason}).") from None
+    return found
 
 
 def build_empty(config: Any) -> nn.Module:

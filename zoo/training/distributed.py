@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from zoo.errors import ConfigError
+from zoo.models.base import as_device
 from zoo.training.schema import TrainerConfig
 
 __all__ = ["World", "pick_device", "spread", "unwrap"]
@@ -104,15 +105,9 @@ def pick_device(name: str, index: int = 0) -> torch.device:
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         name = found.type if found is not None else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", index % max(torch.cuda.device_count(), 1))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"device: {name!r} cannot be used here ({reason}); try cpu.") from None
-    return device
+    if name == "cuda" and (count := torch.cuda.device_count()):
+        name = f"cuda:{index % count}"
+    return as_device(name)
 
 
 # -- spreading a model -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import zoo
 from zoo.cli import main
 from zoo.errors import ConfigError, DataError
 from zoo.models.base import build_empty, initialise
+from zoo.models.text.steps import CausalSteps
 from zoo.registry import resolve
 from zoo.tokenizers.text import train_tokenizer
 
@@ -84,6 +85,40 @@ def test_several_results(causal):
     assert len(causal.generate("the", max_new_tokens=5, beams=4, results=2)) == 2
 
 
+def test_an_empty_prompt_begins_a_text(causal, tokenizer):
+    with pytest.raises(DataError, match="The prompt is empty, and no token"):
+        causal.generate(["the cat", ""])
+    with pytest.raises(DataError, match="The prompt is empty, and no token"):
+        list(causal.stream(""))
+    begins = make(
+        "causal-lm",
+        tokenizer,
+        tied=False,
+        backbone={"kind": "transformer", "causal": True, **BACKBONE},
+        special={"bos": tokenizer.eos_id},
+    )
+    steps = CausalSteps(begins)
+    with torch.inference_mode():
+        first = int(steps.step(torch.tensor([[tokenizer.eos_id]])).argmax())
+    expected = begins.generate("", max_new_tokens=6)
+    assert expected and expected.startswith(tokenizer.decode([first]))
+    assert "".join(begins.stream("", max_new_tokens=6)) == expected
+    assert begins.generate(["the cat", ""], max_new_tokens=6)[1] == expected
+    assert begins.generate([]) == []
+
+
+def test_what_one_stream_cannot_give_is_refused(causal, seq2seq):
+    for model in (causal, seq2seq):
+        for more in ({"beams": 3}, {"results": 2, "temperature": 1.0}):
+            with pytest.raises(ConfigError, match="what is streamed is one answer"):
+                list(model.stream("the cat", **more))
+
+
+def test_only_a_decoder_guesses(causal, masked):
+    with pytest.raises(ConfigError, match="draft: only 'prompt' or a loaded decoder-only model"):
+        causal.generate("the cat", draft=masked)
+
+
 def test_unknown_options_are_refused(causal):
     with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
         causal.generate("the", temprature=1.0)
@@ -96,6 +131,36 @@ def test_translating_in_a_batch_equals_one_by_one(seq2seq):
     assert seq2seq.translate(texts, max_new_tokens=8, beams=3) == [
         seq2seq.translate(text, max_new_tokens=8, beams=3) for text in texts
     ]
+
+
+def test_translating_takes_the_options_of_generating(seq2seq):
+    text = "the cat"
+    whole = seq2seq.translate(text, max_new_tokens=12)
+    stop = whole[2:4]
+    assert "".join(seq2seq.stream(text, max_new_tokens=12)) == whole
+    for said in (
+        seq2seq.translate(text, max_new_tokens=12, stop=[stop]),
+        "".join(seq2seq.stream(text, max_new_tokens=12, stop=[stop])),
+    ):
+        assert said == whole[: whole.find(stop)]
+    drawn = seq2seq.translate([text, "def"], max_new_tokens=5, temperature=9.0, results=3, seed=0)
+    assert [len(each) for each in drawn] == [3, 3] and len(set(drawn[0])) > 1
+    assert seq2seq.translate([]) == []
+
+
+def test_of_no_text_nothing_is_said(seq2seq, masked):
+    for verb in (seq2seq.translate, masked.embed):
+        with pytest.raises(DataError, match="The text is empty"):
+            verb("")
+        with pytest.raises(DataError, match="Text 2 of 3 is empty"):
+            verb(["the cat", "", "def"])
+    assert masked.embed([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("top", [0, 321])
+def test_as_many_fillings_as_there_are_tokens(masked, top):
+    with pytest.raises(ConfigError, match=rf"top: from 1 to the \d+ tokens, got {top}\."):
+        masked.fill("the <mask> sat", top=top)
 
 
 def test_filling_and_embedding(masked):
@@ -134,5 +199,9 @@ def test_saved_models_bring_their_tokenizer_and_the_command_line_uses_them(
     assert main(["embed", f"dir:{tmp_path}/m", "a", "b", "--similarity"]) == 0
     assert "1.000" in capsys.readouterr().out
     assert main(["translate", f"dir:{tmp_path}/s", "the cat", "--max-new-tokens", "4"]) == 0
+    expected = capsys.readouterr().out
+    for more in ([], ["--beams", "1"]):
+        words = ["generate", f"dir:{tmp_path}/s", "the cat", "--max-new-tokens", "4", *more]
+        assert main(words) == 0 and capsys.readouterr().out == expected
     assert main(["generate", f"dir:{tmp_path}/c", "x", "--top-k", "3"]) == 2
     assert "needs a temperature above 0" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from zoo.cli.decoding import add_decoding, decoding
-from zoo.cli.inputs import add_model, load_model
+from zoo.cli.inputs import add_model, load_another, load_model
 from zoo.cli.output import add_json, print_json
 from zoo.errors import ConfigError, DataError
 
@@ -39,21 +39,14 @@ def run(args: argparse.Namespace) -> int:
     """Streams one answer; several (--results, --beams) are printed when they are there."""
     given, prompt = decoding(args), _prompt(args)
     model = load_model(args, "generate")
-    draft = args.draft
-    if draft not in (None, "prompt"):
-        import zoo
-
-        draft = zoo.load(draft, device=model.device, dtype=args.dtype)
+    if args.draft is not None:
+        alone = args.draft == "prompt"
+        given["draft"] = args.draft if alone else load_another(args.draft, args)
     if args.prompt_cache:
         given["prompt_cache"] = args.prompt_cache
-    if (
-        args.json
-        or args.prompt_cache
-        or draft is not None
-        or given.get("beams", 1) > 1
-        or given.get("results", 1) > 1
-    ):
-        answer = model.generate(prompt, draft=draft, **given)
+    whole = "draft" in given or "prompt_cache" in given
+    if args.json or whole or given.get("beams", 1) > 1 or given.get("results", 1) > 1:
+        answer = model.generate(prompt, **given)
         texts = answer if isinstance(answer, list) else [answer]
         if args.json:
             print_json([{"prompt": prompt, "text": text} for text in texts])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.models.text.common import TextOutput, TokenEmbedding, TokenHead, as_mask
+from zoo.models.text.encoder_verbs import MaskedVerbs
 from zoo.models.text.schema import MaskedLMConfig
-from zoo.models.text.verbs import MaskedVerbs
 from zoo.nn.attention import Record
 from zoo.nn.linear import Embedding, Linear
 from zoo.nn.mask import Mask

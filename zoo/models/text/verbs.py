@@ -1,11 +1,10 @@
-"""What loaded text models do with strings: generate, stream, chat, translate, fill, embed."""
+"""What loaded text models do with strings: generate, stream, chat, translate."""
 
-# b texts, n tokens, d width
+# b texts, n tokens
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from zoo.nn.cache import DynamicCache
 if TYPE_CHECKING:
     from zoo.tokenizers.text import TextTokenizer
 
-__all__ = ["CausalVerbs", "Filling", "MaskedVerbs", "ReadsText", "Seq2SeqVerbs"]
+__all__ = ["CausalVerbs", "ReadsText", "Seq2SeqVerbs", "left_padded", "listed", "none_empty"]
 
 
 class ReadsText:
@@ -94,18 +93,21 @@ class ReadsText:
 
     def _decoded(self, steps: Steps, tokens: Tensor, wanted: DecodingOptions) -> list[str]:
         """Returns what follows each prompt (b n)."""
-        stopped = _stopper(self.tokenizer, wanted.stop) if wanted.stop else None
+        stopped = _stopper(self.tokenizer.target, wanted.stop) if wanted.stop else None
         every = 8 if self.device.type == "cuda" else 1
         found = decode(steps, tokens, wanted, self.ends(wanted), (), stopped, every)
         return [self._text(ids, wanted) for ids in found.tokens]
 
     def _text(self, ids: list[int], wanted: DecodingOptions) -> str:
-        return cut(self.tokenizer.decode(ids, skip_special=True), wanted.stop)
+        return cut(self.tokenizer.target.decode(ids, skip_special=True), wanted.stop)
 
     def _pieces(self, steps: Steps, tokens: Tensor, wanted: DecodingOptions) -> Iterator[str]:
         """Yields what follows a prompt (1 n) piece by piece, never half a character."""
+        for name in ("beams", "results"):
+            if getattr(wanted, name) != 1:
+                raise ConfigError(f"{name}: what is streamed is one answer; leave {name} out.")
         ends = set(self.ends(wanted))
-        pieces = Pieces(self.tokenizer.stream(skip_special=True), wanted.stop, ends)
+        pieces = Pieces(self.tokenizer.target.stream(skip_special=True), wanted.stop, ends)
         with torch.inference_mode():
             for chosen in stream(steps, tokens, wanted, sorted(ends)):
                 if piece := pieces.feed(int(chosen)):
@@ -116,8 +118,25 @@ class ReadsText:
             yield piece
 
 
-def _listed(texts: str | Sequence[str]) -> tuple[list[str], bool]:
+def listed(texts: str | Sequence[str]) -> tuple[list[str], bool]:
+    """Returns a list of texts, and whether there was one."""
     return ([texts], False) if isinstance(texts, str) else (list(texts), True)
+
+
+def _grouped(answers: list[str], wanted: DecodingOptions) -> list[Any]:
+    """Returns an answer per prompt, or a list of them where several are wanted."""
+    count = wanted.results
+    if count == 1:
+        return answers
+    return [answers[i : i + count] for i in range(0, len(answers), count)]
+
+
+def none_empty(mask: Tensor) -> None:  # b n
+    """Raises DataError for a text without any token, of which nothing can be said."""
+    empty = (~mask.any(-1)).nonzero().flatten().tolist()
+    if empty:
+        which = "The text" if len(mask) == 1 else f"Text {empty[0] + 1} of {len(mask)}"
+        raise DataError(f"{which} is empty: there is not one token to read.")
 
 
 def left_padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -162,53 +181,56 @@ class CausalVerbs(ReadsText):
         Raises: ConfigError for an option that does not exist, DataError without a tokenizer.
         """
         wanted = options(given)
-        prompts, several = _listed(prompt)
+        prompts, several = listed(prompt)
+        rows = self._prompts(prompts)
         if prompt_cache is not None:
             if several:
                 raise ConfigError("prompt_cache: it holds one prompt, so give one.")
-            return self._cached(prompts[0], draft, wanted, prompt_cache)
+            return self._cached(rows[0], draft, wanted, prompt_cache)
         if draft is not None:
-            answers = [
-                self._speculated(self.tokenizer.encode(text), draft, wanted, CausalSteps(self))
-                for text in prompts
-            ]
-        elif wanted.beams > 1:
-            answers = [self._beams(text, wanted) for text in prompts]
+            answers = [self._speculated(ids, draft, wanted, CausalSteps(self)) for ids in rows]
         else:
-            answers = self._sampled(prompts, wanted)
+            answers = self._answers(rows, wanted)
         return answers if several else answers[0]
 
     def stream(self, prompt: str, **given: Any) -> Iterator[str]:
         """Yields what follows a prompt piece by piece, never half a character."""
-        tokens = torch.tensor([self.tokenizer.encode(prompt)], device=self.device)
+        tokens = torch.tensor(self._prompts([prompt]), device=self.device)
         wanted = options(given)
         steps = steps_for(self, tokens, torch.ones_like(tokens), wanted)
         yield from self._pieces(steps, tokens, wanted)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> str:
         """Returns the assistant's answer to [{"role": "user", "content": "…"}, …]."""
-        text = self.tokenizer.chat(messages, answer=True)
         wanted = options(given)
-        return self._sampled([text], wanted, special=False)[0]
+        text = self.tokenizer.chat(messages, answer=True)
+        return self._answers(self._prompts([text], special=False), wanted)[0]
 
-    def _sampled(
-        self, prompts: list[str], wanted: DecodingOptions, special: bool = True
-    ) -> list[Any]:
-        rows = [text for text in prompts for _ in range(wanted.results)]
-        ids = self.tokenizer.encode(rows, special=special)
-        tokens, mask = (t.to(self.device) for t in left_padded(ids))
+    def _prompts(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        """Returns the tokens of each text; nothing at all becomes the token that texts begin with.
+        Raises DataError where there is none."""
+        rows = self.tokenizer.encode(texts, special=special)
+        first = None if all(rows) else self.special("bos")
+        if first is None and not all(rows):
+            raise DataError("The prompt is empty, and no token of this model begins a text.")
+        return [row or [first] for row in rows]
+
+    def _answers(self, prompts: list[list[int]], wanted: DecodingOptions) -> list[Any]:
+        if wanted.beams > 1:
+            return [self._beams(ids, wanted) for ids in prompts]
+        rows = [ids for ids in prompts for _ in range(wanted.results)]
+        if not rows:
+            return []
+        tokens, mask = (t.to(self.device) for t in left_padded(rows))
         texts = self._decoded(steps_for(self, tokens, mask, wanted), tokens, wanted)
-        if wanted.results == 1:
-            return texts
-        return [texts[i : i + wanted.results] for i in range(0, len(texts), wanted.results)]
+        return _grouped(texts, wanted)
 
-    def _cached(self, prompt: str, draft: Any, wanted: DecodingOptions, path: str | Path) -> str:
+    def _cached(self, ids: list[int], draft: Any, wanted: DecodingOptions, path: str | Path) -> str:
         """Answers a prompt whose keys and values lie in a file, or will."""
         if self.config.prefix_lm or wanted.beams > 1 or wanted.results > 1:
             raise ConfigError("prompt_cache: for one answer without beams, of a causal model.")
         if wanted.repetition_penalty != 1.0:
             raise ConfigError("prompt_cache: a repetition_penalty must see the whole prompt.")
-        ids = self.tokenizer.encode(prompt)
         cache, covered = DynamicCache(), 0
         if Path(path).exists():
             cache, covered = load_prompt(path, self, ids)
@@ -223,8 +245,8 @@ class CausalVerbs(ReadsText):
         found = decode(steps, last, wanted, self.ends(wanted), (), stopped)
         return self._text(found.tokens[0], wanted)
 
-    def _beams(self, prompt: str, wanted: DecodingOptions) -> Any:
-        tokens = torch.tensor([self.tokenizer.encode(prompt)], device=self.device)
+    def _beams(self, ids: list[int], wanted: DecodingOptions) -> Any:
+        tokens = torch.tensor([ids], device=self.device)
         (found,) = beam_search(CausalSteps(self), tokens, wanted, self.ends(wanted))
         texts = [self._text(ids, wanted) for ids in found.tokens]
         return texts if wanted.results > 1 else texts[0]
@@ -236,6 +258,8 @@ class CausalVerbs(ReadsText):
         for name, plain in (("repetition_penalty", 1.0), ("min_new_tokens", 0), ("beams", 1)):
             if getattr(wanted, name) != plain:
                 raise ConfigError(f"draft: guessing takes no {name}; leave one of the two out.")
+        if draft != "prompt" and not isinstance(draft, CausalVerbs):
+            raise ConfigError("draft: only 'prompt' or a loaded decoder-only model can guess.")
         drafter = PromptLookup() if draft == "prompt" else ModelDrafter(CausalSteps(draft), wanted)
         found, report = speculate(steps, ids, drafter, wanted, self.ends(wanted), read=read)
         self.report: Report = report
@@ -249,91 +273,34 @@ class Seq2SeqVerbs(ReadsText):
     def translate(self, text: str | Sequence[str], **given: Any) -> Any:
         """Returns the target of a text (or of each of a list); options as for `generate`."""
         wanted = options(given)
-        texts, several = _listed(text)
+        texts, several = listed(text)
+        if not texts:
+            return []
+        if wanted.beams > 1:
+            found = beam_search(*self._begin(texts), wanted, self.ends(wanted))
+            every = [[self._text(ids, wanted) for ids in each.tokens] for each in found]
+            answers: list[Any] = every if wanted.results > 1 else [each[0] for each in every]
+        else:
+            rows = [text for text in texts for _ in range(wanted.results)]
+            answers = _grouped(self._decoded(*self._begin(rows), wanted), wanted)
+        return answers if several else answers[0]
+
+    def stream(self, text: str, **given: Any) -> Iterator[str]:
+        """Yields the target of a text piece by piece, never half a character."""
+        wanted = options(given)
+        with torch.inference_mode():
+            steps, start = self._begin([text])
+        yield from self._pieces(steps, start, wanted)
+
+    def _begin(self, texts: list[str]) -> tuple[Steps, Tensor]:
+        """Returns the steps that write the targets of texts, and what targets start with (b 1)."""
         tokens, mask = self.tokenizer(texts, padding="right")
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        none_empty(mask)
         start = self.special("start")
         if start is None:
             raise ConfigError("special.start: nothing says which token a target starts with.")
-        prompt = torch.full((len(texts), 1), start, device=self.device)
-        steps, ends = Seq2SeqSteps(self, tokens, None if mask.all() else mask), self.ends(wanted)
-        target = self.tokenizer.target
-        if wanted.beams > 1:
-            found = beam_search(steps, prompt, wanted, ends)
-            every = [[target.decode(t, skip_special=True) for t in f.tokens] for f in found]
-            answers: list[Any] = every if wanted.results > 1 else [e[0] for e in every]
-        else:
-            decoded = decode(steps, prompt, wanted, ends)
-            answers = [target.decode(ids, skip_special=True) for ids in decoded.tokens]
-        return answers if several else answers[0]
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        steps = Seq2SeqSteps(self, tokens, None if mask.all() else mask)
+        return steps, torch.full((len(texts), 1), start, device=self.device)
 
     generate = translate
-
-
-@dataclass(frozen=True)
-class Filling:
-    """One way to fill a gap."""
-
-    token: str
-    probability: float
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.text} ({self.probability:.1%})"
-
-
-class MaskedVerbs(ReadsText):
-    """Verbs of text encoders."""
-
-    @torch.inference_mode()
-    def fill(self, text: str, top: int = 5) -> list[Filling]:
-        """Returns the `top` tokens for the one masked place of a text, most probable first."""
-        if self.config.task != "fill":
-            raise ConfigError(f"This model's head is '{self.config.task}', not 'fill'.")
-        mask = self.special("mask")
-        tokens, real = self.tokenizer([text])
-        places = tokens[0].eq(-1 if mask is None else mask).nonzero().flatten().tolist()
-        if mask is None or len(places) != 1:
-            name = "" if mask is None else f" {self.tokenizer.id_to_token(mask)}"
-            raise DataError(f"The text needs exactly one mask{name}, it has {len(places)}.")
-        scores = self(tokens.to(self.device), real.to(self.device)).logits[0, places[0]]  # type: ignore[operator]
-        values, ids = scores.float().softmax(-1).topk(top)
-        found = []
-        for probability, token in zip(values.tolist(), ids.tolist(), strict=True):
-            filled = tokens[0].tolist()
-            filled[places[0]] = token
-            found.append(
-                Filling(
-                    self.tokenizer.id_to_token(token),
-                    probability,
-                    self.tokenizer.decode(filled, skip_special=True),
-                )
-            )
-        return found
-
-    @torch.inference_mode()
-    def embed(self, text: str | Sequence[str], batch_size: int = 32) -> Tensor:
-        """Returns one vector of a text (d), or one per text of a list (b d)."""
-        texts, several = _listed(text)
-        limit = self.config.backbone.length
-        rows = []
-        for start in range(0, len(texts), batch_size):
-            tokens, mask = self.tokenizer(texts[start : start + batch_size], length=limit)
-            rows.append(self.sentence_vectors(tokens.to(self.device), mask.to(self.device)))  # type: ignore[attr-defined]
-        vectors = torch.cat(rows).float().cpu()
-        return vectors if several else vectors[0]
-
-    @torch.inference_mode()
-    def classify(self, text: str | Sequence[str]) -> Any:
-        """Returns [(label, probability), …] best first, of a text or of each of a list."""
-        if self.config.task != "classify":
-            raise ConfigError(f"This model's head is '{self.config.task}', not 'classify'.")
-        texts, several = _listed(text)
-        tokens, mask = self.tokenizer(texts, length=self.config.backbone.length)
-        scores = self(tokens.to(self.device), mask.to(self.device)).logits  # type: ignore[operator]
-        labels = self.config.labels or [str(i) for i in range(self.config.classes)]
-        answers = []
-        for row in scores.float().softmax(-1).tolist():
-            ranked = sorted(zip(labels, row, strict=True), key=lambda pair: -pair[1])
-            answers.append(ranked)
-        return answers if several else answers[0]

@@ -1,0 +1,91 @@
+"""What loaded text encoders do with strings: fill, embed, classify."""
+
+# b texts, n tokens, d width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ConfigError, DataError
+from zoo.models.text.verbs import ReadsText, listed, none_empty
+
+__all__ = ["Filling", "MaskedVerbs"]
+
+
+@dataclass(frozen=True)
+class Filling:
+    """One way to fill a gap."""
+
+    token: str
+    probability: float
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.probability:.1%})"
+
+
+class MaskedVerbs(ReadsText):
+    """Verbs of text encoders."""
+
+    @torch.inference_mode()
+    def fill(self, text: str, top: int = 5) -> list[Filling]:
+        """Returns the `top` tokens for the one masked place of a text, most probable first."""
+        if self.config.task != "fill":
+            raise ConfigError(f"This model's head is '{self.config.task}', not 'fill'.")
+        mask = self.special("mask")
+        tokens, real = self.tokenizer([text])
+        places = tokens[0].eq(-1 if mask is None else mask).nonzero().flatten().tolist()
+        if mask is None or len(places) != 1:
+            name = "" if mask is None else f" {self.tokenizer.id_to_token(mask)}"
+            raise DataError(f"The text needs exactly one mask{name}, it has {len(places)}.")
+        if not 1 <= top <= self.config.vocabulary:
+            raise ConfigError(f"top: from 1 to the {self.config.vocabulary} tokens, got {top}.")
+        scores = self(tokens.to(self.device), real.to(self.device)).logits[0, places[0]]  # type: ignore[operator]
+        values, ids = scores.float().softmax(-1).topk(top)
+        found = []
+        for probability, token in zip(values.tolist(), ids.tolist(), strict=True):
+            filled = tokens[0].tolist()
+            filled[places[0]] = token
+            found.append(
+                Filling(
+                    self.tokenizer.id_to_token(token),
+                    probability,
+                    self.tokenizer.decode(filled, skip_special=True),
+                )
+            )
+        return found
+
+    @torch.inference_mode()
+    def embed(self, text: str | Sequence[str], batch_size: int = 32) -> Tensor:
+        """Returns one vector of a text (d), or one per text of a list (b d)."""
+        texts, several = listed(text)
+        limit = self.config.backbone.length
+        rows = []
+        for start in range(0, len(texts), batch_size):
+            tokens, mask = self.tokenizer(texts[start : start + batch_size], length=limit)
+            none_empty(mask)
+            rows.append(self.sentence_vectors(tokens.to(self.device), mask.to(self.device)))  # type: ignore[attr-defined]
+        if not rows:
+            return torch.empty(0, self.config.backbone.width)
+        vectors = torch.cat(rows).float().cpu()
+        return vectors if several else vectors[0]
+
+    @torch.inference_mode()
+    def classify(self, text: str | Sequence[str]) -> Any:
+        """Returns [(label, probability), …] best first, of a text or of each of a list."""
+        if self.config.task != "classify":
+            raise ConfigError(f"This model's head is '{self.config.task}', not 'classify'.")
+        texts, several = listed(text)
+        tokens, mask = self.tokenizer(texts, length=self.config.backbone.length)
+        scores = self(tokens.to(self.device), mask.to(self.device)).logits  # type: ignore[operator]
+        labels = self.config.labels or [str(i) for i in range(self.config.classes)]
+        answers = []
+        for row in scores.float().softmax(-1).tolist():
+            ranked = sorted(zip(labels, row, strict=True), key=lambda pair: -pair[1])
+            answers.append(ranked)
+        return answers if several else answers[0]
