@@ -53,6 +53,35 @@ def test_the_codes_that_a_mask_leaves_are_kept():
     assert torch.equal(after[:, :4], before[:, :4]) and not torch.equal(after, before)
 
 
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_part_of_a_picture_is_gone_on_with(name):
+    """Outpainting: strips of ten digits that nobody can read are given, on a canvas that is black
+    beyond them. What the mask leaves stays, and with the rest they are digits again."""
+    model = zoo.load(name)
+    asked = [caption("blue", digit) for digit in range(10)]
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[:, 12:] = True
+    parts, whole = [], []
+    for text, (picture,) in zip(asked, model.draw(asked, seed=2), strict=True):
+        part = np.where(mask[..., None], 0, np.asarray(picture))
+        seen = []
+        whole += model.edit(as_picture(part), mask, text, seed=0, watch=seen.append)
+        parts.append(as_picture(part))
+        before = model.visual.encode(model.visual.preprocess([part])).ids[0]
+        assert torch.equal(seen[-1].view(8, 8)[:, :3], before[:, :3])
+    digits = torch.arange(10)
+    given, drawn = (int((read_digits(pixels(one)) == digits).sum()) for one in (parts, whole))
+    assert given <= 3 and drawn >= 8
+    assert (read_colours(pixels(whole)) == NAMES.index("blue")).sum() >= 9
+
+
+def test_a_mask_and_a_beginning_at_once_are_refused():
+    model = zoo.load("muse-digits")
+    picture, mask = np.zeros((32, 32, 3), np.uint8), np.ones((32, 32), dtype=bool)
+    with pytest.raises(ConfigError, match=r"begin: the whole picture .* give no mask\."):
+        model.edit(picture, mask, "a handwritten red two", begin=0.5)
+
+
 def test_a_picture_may_stand_for_the_first_passes():
     """The later it is joined, the more of its codes are left."""
     model = zoo.load("muse-digits")

@@ -18,6 +18,7 @@ EVERY = {
     "vq-ema": {"name": "vq-ema", "size": 64},
     "gumbel": {"name": "gumbel", "size": 64},
     "gumbel-factorised": {"name": "gumbel", "size": 64, "width": 8, "bias": True},
+    "gumbel-diverse": {"name": "gumbel", "size": 64, "scale": 5.0, "diversity": 3.0},
     "fsq": {"name": "fsq", "levels": [4, 4, 4]},
     "lfq": {"name": "lfq", "bits": 6},
     "residual": {"name": "residual", "steps": 3, "quantizer": {"name": "vq", "size": 64}},
@@ -200,6 +201,40 @@ def test_the_gumbel_mixture_sharpens_and_the_divergence_grows():
     q = quantizer.logits(x).softmax(-1)
     kl = (q * (q * 8).log()).sum(-1).mean()
     assert torch.allclose(quantizer.train()(x).losses["kl"], 6.0 / 2 * kl, rtol=1e-5)
+
+
+def test_new_logits_are_spread_by_the_scale():
+    x = torch.randn(50, 256)
+    narrow, wide = (
+        make({"name": "gumbel", "size": 64, "scale": scale}, width=256) for scale in (1.0, 5.0)
+    )
+    assert torch.allclose(wide.logits(x), 5 * narrow.logits(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kl", "diversity", "sure"), [(6.0, 0.0, False), (0.0, 6.0, True)])
+def test_an_even_mean_leaves_each_place_sure_of_its_code(kl, diversity, sure):
+    """Places that all choose alike: either divergence parts them, but for the one of each place's
+    own choice they are even only when no place chooses any more."""
+    config = {"name": "gumbel", "size": 8, "scale": 5.0, "kl": kl, "diversity": diversity}
+    quantizer = make(config, subpixels=2).train()
+    x = torch.randn(1, 200, 16)
+    with torch.no_grad():
+        quantizer.logits.bias[0] += 10
+    quantizer.anneal(1.0)
+    q = quantizer.logits(x).softmax(-1)
+    assert q.mean((0, 1))[0] > 0.7
+    if diversity:
+        mean = q.mean((0, 1))
+        apart = 6.0 / 2 * (mean * (mean * 8).log()).sum()
+        assert torch.allclose(quantizer(x).losses["diversity"], apart, rtol=1e-4)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sum(quantizer(x).losses.values()).backward()
+        optimizer.step()
+    q = quantizer.logits(x).softmax(-1)
+    assert (q.mean((0, 1)) - 1 / 8).abs().max() < 0.02
+    assert (q.amax(-1).mean() > 0.5) == sure
 
 
 def test_idle_codes_come_back():

@@ -72,10 +72,19 @@ class GumbelQuantizerConfig(QuantizerConfig):
     )
     bias: bool = setting(False, "a bias that every code's vector shares (DALL-E has one)")
     hard: bool = setting(False, "straight-through: forward the choice, not the mixture")
+    scale: float = setting(
+        1.0, "factor on the logits' weights before anything is learned", above=0.0
+    )
     temperature: float = setting(1.0, "of the relaxation at the first step", above=0.0)
     temperature_end: float = setting(0.0625, "and at the end of the annealing", above=0.0)
     kl: float = setting(
-        6.6, "weight of the divergence from an even use of the codes, per subpixel", low=0.0
+        6.6, "weight of each place's divergence from an even choice, per subpixel", low=0.0
+    )
+    diversity: float = setting(
+        0.0,
+        "weight of the divergence of a batch's mean choice from an even one, per subpixel: all "
+        "codes are to be used, however sure each place is of its own",
+        low=0.0,
     )
     anneal: float = setting(
         0.5, "share of the training over which the temperature falls, by a cosine", above=0, high=1

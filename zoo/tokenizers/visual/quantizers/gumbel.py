@@ -34,7 +34,7 @@ class GumbelQuantizer(Quantizer):
         super().__init__(
             config, width, out, inner or 0, map_in=own, map_out=own and out is not None
         )
-        self.logits = Linear(read, config.size, std=read**-0.5)
+        self.logits = Linear(read, config.size, std=config.scale * read**-0.5)
         # without a decoder nobody says how wide a code's vector is
         self.table = nn.Parameter(torch.empty(config.size, inner)) if inner else None
         self.bias = nn.Parameter(torch.empty(inner)) if inner and config.bias else None
@@ -67,10 +67,17 @@ class GumbelQuantizer(Quantizer):
         share = F.gumbel_softmax(logits.float(), self.temperature, hard=self.config.hard)
         log_q = logits.float().log_softmax(-1)
         # A mean over places, pictures and processes: the same picture twice is no larger loss.
-        kl = (log_q.exp() * (log_q + math.log(self.size))).sum(-1).mean()
+        losses = {"kl": self.kl * self._divergence(log_q).mean() / self.subpixels}
+        if self.config.diversity:
+            mean = log_q.flatten(0, -2).logsumexp(0) - math.log(log_q.numel() // self.size)
+            losses["diversity"] = self.config.diversity * self._divergence(mean) / self.subpixels
         codes = share.to(self.table) @ self.table
         codes = codes if self.bias is None else codes + self.bias
-        return ids, codes, {"kl": self.kl / self.subpixels * kl}
+        return ids, codes, losses
+
+    def _divergence(self, log_q: Tensor) -> Tensor:  # ... k -> ...
+        """Returns how far choices are from even ones, in nats."""
+        return (log_q.exp() * (log_q + math.log(self.size))).sum(-1)
 
     def codes_of(self, ids: Tensor) -> Tensor:
         assert self.table is not None, "without a decoder there is nothing to look up"
