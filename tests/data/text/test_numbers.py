@@ -1,13 +1,15 @@
 """Numbers in words: the words, the split, the batches of a translation."""
 
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import zoo
 from zoo.data.text import numbers as module
-from zoo.data.text.numbers import in_words, number_pairs, numbers_of
+from zoo.data.text.numbers import in_words, number_pairs, numbers_of, repeated
 from zoo.errors import ConfigError, DataError
 from zoo.registry import build, read_node, resolve, to_mapping
 
@@ -34,6 +36,20 @@ def test_the_split_is_exact_and_the_same_for_every_language():
     unseen = {target for _, target in number_pairs("test", "en", "de", 999)}
     seen = {target for _, target in number_pairs("train", "de", "fr", 999)}
     assert not unseen & {source for source, _ in number_pairs("train", "de", "fr", 999)} and seen
+
+
+def test_short_numbers_repeat_in_training_alone():
+    train = numbers_of("train", 9999)
+    assert repeated(train, 0.0) == train
+    often = repeated(train, 0.1)
+    assert set(often) == set(train) and often == sorted(often)
+    counts = Counter(len(str(number)) for number in often)
+    assert all(counts[digits] >= 0.1 * len(train) for digits in (1, 2, 3, 4))
+    assert counts[4] == sum(number > 999 for number in train) and len(often) < 1.3 * len(train)
+    data = build(resolve("data", {"name": "numbers", "highest": 9999, "short": 0.1}))
+    model = SimpleNamespace(tokenizer=zoo.tokenizer("numbers-bpe"))
+    assert data.split("train", model).numbers == often
+    assert data.split("test", model).numbers == numbers_of("test", 9999)
 
 
 def test_pairs_come_in_order():

@@ -34,6 +34,9 @@ SOURCE = textwrap.dedent(
 )
 
 
+PAIR = "<|cls|> $A <|sep|> $B:1 <|sep|>:1"
+
+
 def test_answers_are_the_defaults():
     found = list(questions(SOURCE))
     told = {q: text[a:b] for text, asked in found for q, a, b in asked}
@@ -102,13 +105,16 @@ def data(**keys):
 
 def texts(split, tokenizer):
     """The signatures that a split asks about, without their spaces."""
-    return {"".join(tokenizer.decode(ids[context:]).split()) for ids, context, *_ in split.samples}
+    return {
+        "".join(tokenizer.decode(ids[slice(*context)]).split())
+        for ids, _, context, _ in split.samples
+    }
 
 
 @pytest.mark.parametrize("ask", ["name", "place"])
 def test_no_held_out_signature_is_in_training(few, ask):
     """Modules are held out whole, and what they have copied from others is not asked."""
-    tokenizer = zoo.tokenizer("stdlib-bpe")
+    tokenizer = zoo.tokenizer("stdlib-bpe", pair=PAIR)
     model = SimpleNamespace(tokenizer=tokenizer)
     before = {s: texts(data(ask=ask).split(s, model), tokenizer) for s in ("train", "test", "all")}
     assert before["test"] and not before["test"] & before["train"]
@@ -142,7 +148,7 @@ def test_what_is_asked_is_one_of_two():
 
 
 def test_spans_of_tokens_hold_the_answers(few):
-    tokenizer = zoo.tokenizer("stdlib-bpe")
+    tokenizer = zoo.tokenizer("stdlib-bpe", pair=PAIR)
     model = SimpleNamespace(tokenizer=tokenizer)
     train, test = (data().split(split, model) for split in ("train", "test"))
     assert len(train) + len(test) == 8 * 3 and len(test)
@@ -152,7 +158,11 @@ def test_spans_of_tokens_hold_the_answers(few):
         assert answer in tokenizer.decode(tokens[start : end + 1].tolist())
         assert answer not in tokenizer.decode(tokens[start + 1 : end + 1].tolist())
         assert batch["context"][row, start] and batch["context"][row, end]
-        first = int(batch["context"][row].int().argmax())
+        places = batch["context"][row].nonzero().flatten()
+        first, last = int(places[0]), int(places[-1])
+        assert tokenizer.decode(tokens[places].tolist()).endswith(":")
+        assert tokens[last + 1] == tokenizer.sep_id and batch["mask"][row].sum() == last + 2
+        assert batch["types"][row].nonzero().flatten().tolist() == [*range(first, last + 2)]
         assert tokens[0] == tokenizer.cls_id and tokens[first - 1] == tokenizer.sep_id
         asked = tokenizer.decode(tokens[1 : first - 1].tolist())
         assert asked.startswith("What is ") and asked.endswith(" by default?")
@@ -160,7 +170,7 @@ def test_spans_of_tokens_hold_the_answers(few):
 
 
 def test_questions_that_are_too_long_are_left_out(few):
-    model = SimpleNamespace(tokenizer=zoo.tokenizer("stdlib-bpe"))
+    model = SimpleNamespace(tokenizer=zoo.tokenizer("stdlib-bpe", pair=PAIR))
     with pytest.raises(DataError, match="at most 20 tokens"):
         data(length=20).split("train", model)
 

@@ -10,6 +10,8 @@ hash.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from zoo.data.base import Batch, Dataset
     from zoo.data.text.schema import NumbersConfig
 
-__all__ = ["NumbersData", "in_words", "number_pairs", "numbers_of"]
+__all__ = ["NumbersData", "in_words", "number_pairs", "numbers_of", "repeated"]
 
 
 @cache
@@ -57,6 +59,14 @@ def numbers_of(
     return [n for n in range(highest + 1) if in_split(f"number {n}", split, held_out)]
 
 
+def repeated(numbers: list[int], share: float) -> list[int]:
+    """Returns the numbers, those of a count of digits that is rare so often that they make up a
+    share: without it a model of numbers below 100,000 hardly meets one below 10."""
+    counts = Counter(len(str(number)) for number in numbers)
+    times = {digits: math.ceil(share * len(numbers) / count) for digits, count in counts.items()}
+    return [number for number in numbers for _ in range(max(1, times[len(str(number))]))]
+
+
 def number_pairs(
     split: Literal["train", "test", "all"] = "all",
     source: str = "en",
@@ -84,6 +94,8 @@ class NumbersData:
     def split(self, name: str, model: Any = None) -> Dataset:
         config = self.config
         numbers = numbers_of(name, config.highest, config.held_out)  # type: ignore[arg-type]
+        if name == "train":
+            numbers = repeated(numbers, config.short)
         return NumberPairs(numbers, config.source, config.target, text_tokenizer(model))
 
 

@@ -108,6 +108,13 @@ class NumbersConfig(TextDataConfig):
         0.1, "share of the numbers held out, by their hash", above=0.0, high=0.9
     )
 
+    short: float = setting(
+        0.0,
+        "least share of each count of digits in training; short numbers are few, so they repeat",
+        low=0.0,
+        high=0.1,
+    )
+
     def check(self) -> None:
         if self.source == self.target:
             raise ConfigError("target: must be another language than the source.")

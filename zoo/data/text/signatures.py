@@ -36,8 +36,8 @@ PLACES = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "ei
 
 
 class SignaturesData:
-    """`data=signatures`: batches {"tokens", "mask", "context" (b n), "start", "end" (b)} of
-    class token, question, separator, signature, in the model's own tokenizer."""
+    """`data=signatures`: batches {"tokens", "mask", "types", "context" (b n), "start", "end" (b)},
+    a question and a signature each, as the model's own tokenizer puts two texts together."""
 
     labels: list[str] = []
 
@@ -71,19 +71,21 @@ class Questions:
 
     def __init__(self, tokenizer: Any, signatures: Iterable[Asked], length: int) -> None:
         self.fill = tokenizer.pad_id or 0
-        self.samples: list[tuple[list[int], int, int, int]] = []  # ids, context, start, end
-        first = [] if tokenizer.cls_id is None else [tokenizer.cls_id]
-        between = [] if tokenizer.sep_id is None else [tokenizer.sep_id]
+        layout = tokenizer.layout
+        # tokens and their segments; first place and the one after the last of the signature; first
+        # and last place of the answer
+        self.samples: list[tuple[list[int], list[int], tuple[int, int], tuple[int, int]]] = []
         for signature, asked in signatures:
             ids = tokenizer.encode(signature, special=False, control=False)
             spans = tokenizer.spans(signature)
             for question, start, stop in asked:
                 words = tokenizer.encode(question, special=False, control=False)
-                head = [*first, *words, *between]
+                row, types = layout.assemble(words, ids, True)
                 place = [i for i, (a, b) in enumerate(spans) if a < stop and start < b]
-                if len(head) + len(ids) <= length:
-                    at = len(head)
-                    self.samples.append((head + ids, at, at + place[0], at + place[-1]))
+                if len(row) <= length:
+                    at = layout.before_pair(len(words))
+                    whole = (at, at + len(ids))
+                    self.samples.append((row, types, whole, (at + place[0], at + place[-1])))
         if not self.samples:
             raise DataError(f"signatures: no question has at most {length} tokens.")
 
@@ -93,17 +95,16 @@ class Questions:
     def batch(self, indices: Sequence[int], seeds: Tensor | None = None) -> Batch:
         import torch
 
-        chosen = [self.samples[i] for i in indices]
-        width = max(len(ids) for ids, *_ in chosen)
-        lengths, context, start, end = torch.tensor(
-            [(len(ids), *places) for ids, *places in chosen]
-        ).T
+        rows, types, contexts, answers = zip(*(self.samples[i] for i in indices), strict=True)
+        width = max(map(len, rows))
         place = torch.arange(width)
-        mask = place < lengths[:, None]
+        first, after = torch.tensor(contexts).T[..., None]
+        start, end = torch.tensor(answers).T
         return {
-            "tokens": torch.tensor([ids + [self.fill] * (width - len(ids)) for ids, *_ in chosen]),
-            "mask": mask,
-            "context": mask & (place >= context[:, None]),
+            "tokens": torch.tensor([row + [self.fill] * (width - len(row)) for row in rows]),
+            "mask": place < torch.tensor([*map(len, rows)])[:, None],
+            "types": torch.tensor([row + [0] * (width - len(row)) for row in types]),
+            "context": (place >= first) & (place < after),
             "start": start,
             "end": end,
         }

@@ -1,4 +1,4 @@
-"""What loaded text encoders do with strings: fill, embed, classify."""
+"""What loaded text encoders do with strings: fill, embed, classify, answer."""
 
 # b texts, n tokens, d width
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, DataError
+from zoo.models.text.answering import Span, find_answer
 from zoo.models.text.verbs import ReadsText, listed, none_empty
 
 __all__ = ["Filling", "MaskedVerbs"]
@@ -74,6 +75,12 @@ class MaskedVerbs(ReadsText):
             return torch.empty(0, self.config.backbone.width)
         vectors = torch.cat(rows).float().cpu()
         return vectors if several else vectors[0]
+
+    def answer(self, text: str, question: str, longest: int = 30) -> Span:
+        """Returns the part of a text that answers a question, of at most `longest` tokens."""
+        if self.config.task != "span":
+            raise ConfigError(f"This model's head is '{self.config.task}', not 'span'.")
+        return find_answer(self, text, question, longest)
 
     @torch.inference_mode()
     def classify(self, text: str | Sequence[str]) -> Any:

@@ -39,6 +39,11 @@ class Layout:
         """Returns how many special tokens are put around one text or two."""
         return sum(len(item.ids) for item in (self.pair if pair else self.single))
 
+    def before_pair(self, first: int) -> int:
+        """Returns how many tokens stand before the second text, after `first` tokens of text."""
+        place = next(i for i, item in enumerate(self.pair) if item.name == "$B")
+        return sum(first if item.is_text else len(item.ids) for item in self.pair[:place])
+
     def assemble(
         self, first: list[int], second: list[int] | None, special: bool
     ) -> tuple[list[int], list[int]]:

@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from zoo.data.base import Batch, Data
 from zoo.errors import ConfigError, DataError
+from zoo.models.text.answering import best_spans
 from zoo.training.distributed import World, unwrap
 from zoo.training.objective import Loss, Objective
 from zoo.training.text.common import TokenObjective
 from zoo.training.text.schema import AnswerSpanConfig, TaggingConfig
 
-__all__ = ["AnswerSpan", "Tagging", "best_spans"]
+__all__ = ["AnswerSpan", "Tagging"]
 
 
 class Tagging(TokenObjective):
@@ -116,17 +117,6 @@ class AnswerSpan(Objective):
     def _allowed(self, batch: Batch) -> Tensor:  # b n
         real = batch.get("context", batch.get("mask"))
         return torch.ones_like(batch["tokens"]).bool() if real is None else real.bool()
-
-
-def best_spans(logits: Tensor, allowed: Tensor, longest: int) -> Tensor:  # b n 2, b n -> b 2
-    """Returns the (start, end) with the greatest sum of scores, of all spans of at most `longest`
-    tokens with both ends at allowed places."""
-    start, end = logits.masked_fill(~allowed[..., None], -torch.inf).unbind(-1)
-    n = logits.shape[1]
-    spans = torch.ones(n, n, dtype=torch.bool, device=logits.device).triu().tril(longest - 1)
-    sums = (start[:, :, None] + end[:, None, :]).masked_fill(~spans, -torch.inf)
-    best = sums.flatten(1).argmax(-1)
-    return torch.stack([best // n, best % n], -1)
 
 
 def _losses(logits: Tensor, batch: Batch) -> Tensor:  # b n 2 -> b
