@@ -5,7 +5,8 @@ PyTorch hands fp32 products to MKL, which on processors that are not Intel's run
 oneDNN reaches (2.1 to 3.3 times, measured on an AMD EPYC with AVX-512, forward and backward), and
 its bf16 products copy the bias first and apply the activation afterwards. `linear` calls oneDNN,
 which ships inside PyTorch, wherever that pays: on a CPU, for products large enough. Everywhere else
-(CUDA, compiled graphs, autocast, other devices) it is `torch.nn.functional.linear`.
+(CUDA, compiled graphs, autocast, other devices, fp32 on Intel's processors) it is
+`torch.nn.functional.linear`.
 """
 
 # m rows, i inputs, o outputs
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FUSED", "PLAIN", "activated", "linear", "uses_onednn"]
+__all__ = ["FUSED", "PLAIN", "activated", "has_onednn", "linear", "uses_onednn"]
 
 # Multiplications from which the 10 us of calling oneDNN are won back.
 WORTH_IT = 1_000_000
@@ -48,17 +49,29 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 @cache
 def _onednn(dtype: torch.dtype) -> Any:
     """Returns oneDNN's linear for a dtype, or None where PyTorch's own serves as well."""
-    chosen = os.environ.get("ZOO_LINEAR", "auto")  # torch | onednn | auto
-    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if chosen == "torch" or operator is None or not torch.backends.mkldnn.is_available():
+    if not has_onednn(dtype):
         return None
-    if dtype == torch.bfloat16:
-        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    else:
-        supported = dtype == torch.float32 and (chosen == "onednn" or not _intel())
-    return operator.default if supported else None
+    serves = dtype != torch.float32 or _chosen() == "onednn" or not _intel()
+    return torch.ops.mkldnn._linear_pointwise.default if serves else None
 
 
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Returns whether oneDNN computes products of a dtype here, and may (ZOO_LINEAR=torch forbids
+    it)."""
+    operators = torch.ops.mkldnn
+    if _chosen() == "torch" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(operators, "_linear_pointwise"):
+        return False
+    bf16 = dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported()
+    return bf16 or dtype == torch.float32
+
+
+def _chosen() -> str:
+    return os.environ.get("ZOO_LINEAR", "auto")  # torch | onednn | auto
+
+
+@cache
 def _intel() -> bool:
     """Returns whether MKL is at home here."""
     try:

@@ -43,7 +43,8 @@ class CausalSteps(Steps):
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         if self.rows != len(tokens):
             self.rows = len(tokens)
-            prepare(self.model, self.rows + isinstance(self.cache, PagedCache))  # others will join
+            joined = 4 if isinstance(self.cache, PagedCache) else 1  # others will join
+            prepare(self.model, max(self.rows, joined))
         mask = self._extended(tokens)
         given: dict[str, Any] = {"cache": self.cache, "last": not every}
         if self.embedded is not None:
