@@ -9,6 +9,7 @@ import torch
 from tests.generation.conftest import VOCABULARY, make, plain
 from tests.generation.test_equal import pool
 from zoo.errors import ConfigError
+from zoo.generation import batching
 from zoo.generation.batching import Batcher, Request
 from zoo.generation.loop import decode
 from zoo.generation.schema import options
@@ -78,7 +79,7 @@ def test_cancelled_requests_give_their_pages_back():
 
 def tables(runs):
     """Returns every table of pages that something of a batcher holds."""
-    holders = [*runs.running, *runs.kept, *([runs.reading] if runs.reading else [])]
+    holders = [*runs.running, *runs.kept, *runs.reading]
     return [r.pages.pages for r in holders]
 
 
@@ -122,9 +123,9 @@ def test_a_prompt_that_begins_like_another_is_not_read_again(model):
     read = []
 
     class Counting(CausalSteps):
-        def step(self, tokens, every=False):
-            read.append(tokens.shape[1])
-            return super().step(tokens, every)
+        def read(self, prompts):
+            read.append([len(prompt) for prompt in prompts])
+            return super().read(prompts)
 
     runs = Batcher(lambda cache: Counting(model, cache=cache), pool(model), keep=2)
     stem = [(7 * i) % VOCABULARY for i in range(21)]  # two pages and a half
@@ -134,13 +135,55 @@ def test_a_prompt_that_begins_like_another_is_not_read_again(model):
     again = [runs.submit(Request([*stem, *first.tokens, 3], options(max_new_tokens=5)))]
     again += [runs.submit(Request([*stem[:18], 1], options(max_new_tokens=5))) for _ in range(2)]
     runs.run()
-    assert sorted(n for n in read if n > 1) == [
-        2
-    ]  # the end token and what follows; the rest is there
+    assert read == [[2, 1, 1]]  # the end token and what follows; the rest is there
     for request in again:
         assert request.tokens == plain(model, request.prompt, 5)
     runs.clear()
     assert runs.pool.used == 0
+
+
+def test_waiting_prompts_are_read_side_by_side_where_the_parts_allow_it(model, family):
+    rows = []
+    model.backbone.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:2]))
+    runs = batcher(model, most=8)
+    requests = [runs.submit(Request(prompt, options(max_new_tokens=7))) for prompt in PROMPTS]
+    runs.step()
+    together = family not in ("bloom", "t5-bias")  # whose scores depend on both ends of a distance
+    lengths = [len(prompt) for prompt in PROMPTS]
+    assert rows[:-1] == ([(1, sum(lengths))] if together else [(1, n) for n in lengths])
+    assert rows[-1] == (len(PROMPTS), 1)
+    runs.run()
+    for request in requests:
+        assert request.tokens == plain(model, request.prompt, 7)
+    assert runs.pool.used == 0
+
+
+def test_a_pass_reads_so_many_tokens_and_prompts_that_begin_alike_come_after(monkeypatch):
+    monkeypatch.setattr(batching, "TOGETHER", 12)
+    model, rows = make("gqa"), []
+    model.backbone.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[1]))
+    runs = batcher(model, most=8)
+    stem = [(5 * i) % VOCABULARY for i in range(17)]  # two pages, and longer than a pass
+    prompts = [stem, [1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11], [12, 13], [*stem, 2], [*stem[:9], 4]]
+    requests = [runs.submit(Request(prompt, options(max_new_tokens=3))) for prompt in prompts]
+    runs.step()
+    assert rows == [17, 11, 2 + 1 + 1, 1]  # the last two go on from the first one's pages
+    runs.run()
+    for request in requests:
+        assert request.tokens == plain(model, request.prompt, 3)
+
+
+def test_a_pass_that_fails_loses_no_request():
+    class Failing(CausalSteps):
+        def read(self, prompts):
+            raise RuntimeError("out of memory")
+
+    model = make("gpt")
+    runs = Batcher(lambda cache: Failing(model, cache=cache), pool(model, 40), 2)
+    requests = [runs.submit(Request(prompt, options())) for prompt in PROMPTS]
+    with pytest.raises(RuntimeError):
+        runs.step()
+    assert set(map(id, runs.clear())) == set(map(id, requests)) and runs.pool.used == 0
 
 
 def test_prompts_are_read_a_chunk_at_a_time_while_others_go_on():

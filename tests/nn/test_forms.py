@@ -186,7 +186,10 @@ def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias, f
         plain = made(x)
         prepare(made, rows)
         found = made(x, "relu")
-        assert (made.beside.turned is None, made.beside.packed is None) == (rows > 1, rows not in few)
+        assert (made.beside.turned is None, made.beside.packed is None) == (
+            rows > 1,
+            rows not in few,
+        )
         prepare(made)
         alone = torch.cat([made(x[:, i : i + 1]) for i in range(rows)], dim=1)
     assert made.beside.turned is not None and plain.shape == found.shape

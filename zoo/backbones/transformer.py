@@ -144,6 +144,13 @@ class Transformer(nn.Module):
         """Returns what is sharded as a unit."""
         return list(self.layers)
 
+    @property
+    def packs(self) -> bool:
+        """Whether a step may be ragged (zoo.nn.paged): no part looks along the row but attention,
+        which is told where each sequence begins."""
+        parts = (part for part in self.modules() if part is not self)
+        return self.config.causal and all(getattr(part, "packs", True) for part in parts)
+
     def _where(
         self,
         x: Tensor,
@@ -153,6 +160,9 @@ class Transformer(nn.Module):
         grid: tuple[int, ...] | None,
         clip: tuple[int, int, int] | None,
     ) -> Where:
+        if getattr(cache, "ragged", None) is not None:
+            places = cache.places()  # type: ignore[union-attr]
+            return Where(places, places, grid, self.prefix)
         past = cache.length if cache is not None else 0
         n = x.shape[1]
         if mask.padding is not None:  # the first real token stands at 0, wherever the padding is

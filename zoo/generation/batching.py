@@ -1,11 +1,11 @@
 """Continuous batching: requests join and leave while others are being decoded (Yu et al. 2022,
 Orca).
 
-A request that joins is read alone, a chunk at a time, so that the others go on meanwhile; then it
-takes part in the one step that all share. Keys and values lie in pages, so that nobody waits for a
-batch to be over and nothing is padded in memory. A prompt that begins as a running or a recent one
-takes over that one's pages (copy on write) and is read from where they part. What a request gets is
-what it would get alone.
+Requests that join are read first, short ones side by side in one pass, long ones a chunk at a time,
+so that the others go on meanwhile; then they take part in the one step that all share. Keys and
+values lie in pages, so that nobody waits for a batch to be over and nothing is padded in memory. A
+prompt that begins as a running or a recent one takes over that one's pages (copy on write) and is
+read from where they part. What a request gets is what it would get alone.
 """
 
 # b running requests, n prompt tokens, v vocabulary
@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +28,9 @@ from zoo.generation.steps import Steps
 from zoo.nn.paged import PagedCache, PagePool
 from zoo.nn.paged import Sequence as Pages
 
-__all__ = ["Batcher", "Request", "Score"]
+__all__ = ["Batcher", "Reads", "Request", "Score"]
+
+TOGETHER = 512  # tokens of prompts read in one pass; products get no faster with more
 
 
 class Score(NamedTuple):
@@ -67,11 +69,19 @@ class Request:
         return [*self.prompt, *self.tokens][: self.pages.length]
 
 
+class Reads(Steps, Protocol):
+    """Steps that also take in prompts of different lengths side by side."""
+
+    def read(self, prompts: list[list[int]]) -> Tensor:
+        """Takes in what is new of each sequence of a paged cache and returns the scores of what
+        follows each (b v)."""
+
+
 class Batcher:
     """Runs requests together over one pool of pages.
 
     Args:
-        steps: makes `Steps` of the model over a cache, as `CausalSteps(model, cache=cache)` does.
+        steps: makes steps of the model over a cache, as `CausalSteps(model, cache=cache)` does.
         pool: where keys and values lie.
         most: requests in one step.
         chunk: prompt tokens read between two steps of those that run already; None reads each
@@ -82,7 +92,7 @@ class Batcher:
 
     def __init__(
         self,
-        steps: Callable[[PagedCache], Steps],
+        steps: Callable[[PagedCache], Reads],
         pool: PagePool,
         most: int = 16,
         *,
@@ -92,7 +102,7 @@ class Batcher:
         self.steps, self.pool, self.most = steps, pool, most
         self.chunk, self.keep = chunk, keep
         self.waiting: collections.deque[Request] = collections.deque()
-        self.reading: Request | None = None  # whose prompt is being read
+        self.reading: list[Request] = []  # whose prompts are being read
         self.running: list[Request] = []
         self.kept: list[Request] = []  # finished, the oldest first
 
@@ -121,10 +131,10 @@ class Batcher:
 
     def clear(self) -> list[Request]:
         """Takes every request out, gives all pages back, and returns those that were not done."""
-        left = [*self.running, *([self.reading] if self.reading else []), *self.waiting]
+        left = [*self.running, *self.reading, *self.waiting]
         for request in left:
             self._leave(request)
-        self.running, self.reading = [], None
+        self.running, self.reading = [], []
         self.waiting.clear()
         while self.kept:
             self._forget()
@@ -150,39 +160,58 @@ class Batcher:
     # -- joining -----------------------------------------------------------------------------------
 
     def _join(self) -> None:
-        """Reads prompts one after the other, `chunk` tokens in all, while there is room."""
+        """Reads prompts, `chunk` tokens in all, while there is room."""
         budget = self.chunk
         while budget != 0:
-            if self.reading is None:
-                if len(self.running) == self.most or not (self.waiting and self._admit()):
-                    return
-                self.reading = self.waiting.popleft()
-            request, pages = self.reading, self.reading.pages
-            assert pages is not None
-            stop = None if budget is None else pages.length + budget
-            new = request.prompt[pages.length : stop]
-            steps = self.steps(PagedCache(self.pool, [pages]))
-            scores = steps.step(torch.tensor([new], device=self.pool.slots.device))
+            self._gather(budget)
+            if not self.reading:
+                return
+            first = self.reading[0]
+            new = [r.prompt[r.pages.length :] for r in self.reading]  # type: ignore[union-attr]
+            new[0] = new[0][:budget]
+            pages = [r.pages for r in self.reading]
+            scores = self.steps(PagedCache(self.pool, pages)).read(new)  # type: ignore[arg-type]
             if budget is not None:
-                budget -= len(new)
-            if pages.length == len(request.prompt):
-                self.reading = None
-                self.running.append(request)
-                self._take([request], scores)
+                budget -= sum(len(tokens) for tokens in new)
+            if first.pages.length == len(first.prompt):  # type: ignore[union-attr]
+                read, self.reading = self.reading, []
+                self.running += read
+                self._take(read, scores)
+
+    def _gather(self, budget: int | None) -> None:
+        """Admits requests that are read in one pass: the first whatever its length, the others
+        while all fit into what one pass and the budget allow and each reads its whole prompt."""
+        most = min(TOGETHER, budget or TOGETHER)
+        held = [r.pages.length for r in self.reading if r.pages is not None]  # of one half read
+        total = sum(len(r.prompt) for r in self.reading) - sum(held)
+        while self.waiting and len(self.running) + len(self.reading) < self.most:
+            request = self.waiting[0]
+            donor, same = self._nearest(request.prompt)
+            more = len(request.prompt) - same
+            if self.reading and (total + more > most or self._follows(request, same)):
+                return
+            if not self._admit(request, donor, same):
+                return
+            self.reading.append(self.waiting.popleft())
+            total += more
+
+    def _follows(self, request: Request, same: int) -> bool:
+        """Returns whether a prompt can take over more pages once those that are being read are."""
+        if self.keep is None:
+            return False
+        alike = max(_alike(request.prompt[:-1], other.prompt) for other in self.reading)
+        return alike >= max(same + 1, self.pool.page)
 
     def _pages(self, request: Request) -> int:
         return -(-request.room // self.pool.page)
 
-    def _admit(self) -> bool:
-        """Gives the next request all the pages that it may need, whole ones shared where its prompt
-        begins like another's; who finished longest ago makes room. Returns whether there was."""
-        request = self.waiting[0]
-        donor, same = self._nearest(request.prompt)
-        if donor is not None and donor.pages is not None and same >= self.pool.page:
+    def _admit(self, request: Request, donor: Request | None, same: int) -> bool:
+        """Gives a request all the pages that it may need, those of the first `same` tokens from a
+        donor; who finished longest ago makes room. Returns whether there was."""
+        pages = Pages(self.pool)
+        if donor is not None and donor.pages is not None:
             pages = donor.pages.fork()
             pages.rewind(same)
-        else:
-            pages = Pages(self.pool)
         needed = self._pages(request) - pages.length // self.pool.page
         while needed > len(self.pool.available):
             if not self.kept:
@@ -195,16 +224,12 @@ class Batcher:
         return True
 
     def _nearest(self, prompt: list[int]) -> tuple[Request | None, int]:
-        """Returns (request, number of tokens) that share the longest beginning with a prompt, but
-        for its last token, which must be read to know what follows it."""
+        """Returns (request, number of tokens) that share the longest beginning with a prompt, a
+        page or more, but for its last token, which must be read to know what follows it."""
         found: tuple[Request | None, int] = (None, 0)
         for other in [*self.running, *self.kept] if self.keep is not None else ():
-            same = 0
-            for ours, theirs in zip(prompt[:-1], other.held, strict=False):
-                if ours != theirs:
-                    break
-                same += 1
-            if same > found[1]:
+            same = _alike(prompt[:-1], other.held)
+            if same >= max(found[1] + 1, self.pool.page):
                 found = other, same
         return found
 
@@ -212,7 +237,7 @@ class Batcher:
 
     def _take(self, requests: list[Request], scores: Tensor) -> None:
         """Chooses the next token of requests (scores b v) and ends those that end."""
-        best = scores.float().argmax(-1).tolist()
+        best = scores.float().max(-1).indices.tolist()  # a third of argmax's time
         for index, request in enumerate(requests):
             row = scores[index, None]
             token = best[index] if _is_plain(request) else self._choice(request, row)
@@ -252,13 +277,16 @@ class Batcher:
         pages.rewind(0)
 
     def _drop_cancelled(self) -> None:
-        for place in (self.running, self.waiting):
+        for place in (self.running, self.reading, self.waiting):
             for request in [r for r in place if r.cancelled]:
                 place.remove(request)
                 self._leave(request)
-        if self.reading is not None and self.reading.cancelled:
-            self._leave(self.reading)
-            self.reading = None
+
+
+def _alike(one: list[int], other: list[int]) -> int:
+    """Returns how many tokens two begin with in common."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _is_plain(request: Request) -> bool:

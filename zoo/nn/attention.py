@@ -145,6 +145,11 @@ class Attention(nn.Module):
             out, _ = self.kernel.attend(q, k, v, mask, bias, self.scale, None, dropout)
         return self.out(out.transpose(1, 2).flatten(2))
 
+    @property
+    def packs(self) -> bool:
+        """Whether sequences may lie one after the other in one row, with keys of their own."""
+        return self.relative is None and self.pattern == "full"
+
     def _rule(self, context: Context) -> GridRule:
         where = context.where
         grid = getattr(where, "grid", None)
@@ -163,14 +168,19 @@ class Attention(nn.Module):
         )
 
     def _attend_rows(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        cache: Any = context.cache
         mask, found = context.mask.of_row(self.window), []
-        for row, (keys, values) in enumerate(context.cache.append_rows(self.layer, k, v)):  # type: ignore[union-attr]
+        axis = 0 if cache.ragged is None else 2
+        own = zip(
+            q.split(cache.ragged or 1, axis), cache.append_rows(self.layer, k, v), strict=True
+        )
+        for row, (queries, (keys, values)) in enumerate(own):
             bias = context.bias
             if bias is not None:
                 bias = bias[row % len(bias), None, ..., -keys.shape[2] :]
-            out, _ = self.kernel.attend(q[row, None], keys, values, mask, bias, self.scale)
+            out, _ = self.kernel.attend(queries, keys, values, mask, bias, self.scale)
             found.append(out)
-        return torch.cat(found) if len(found) > 1 else found[0]
+        return torch.cat(found, axis) if len(found) > 1 else found[0]
 
     def _project(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Returns q (b h n c), k and v (b g k c), normed and turned: all from x, or keys and values

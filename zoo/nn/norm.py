@@ -110,6 +110,8 @@ class ScaleNorm(nn.Module):
 class ResponseNorm(nn.Module):
     """x + weight * x * r + bias, r the length of a channel over the mean length of all channels."""
 
+    packs = False  # a channel's length is that over the whole row
+
     def __init__(self, config: ResponseNormConfig, width: int) -> None:
         super().__init__()
         self.eps = config.eps

@@ -8,7 +8,8 @@ room, and one that knows how long it may get takes them at once: what is read is
 Sequences of a batch may have different lengths. On a CPU attention reads each one's own keys
 (`append_rows`): nothing is copied, and nobody reads padding. Elsewhere, and for positions that look
 at all keys at once, they are gathered and aligned to the right (`append`), with `mask()` saying
-which keys are real, as left padding would be.
+which keys are real, as left padding would be. A step may also be ragged: as many new tokens of each
+sequence as there are, one sequence after the other in a single row.
 """
 
 # b batch, g key heads, n tokens, c channels of a head, s slots (pages * page size)
@@ -181,7 +182,8 @@ class PagedCache:
         self._new = torch.zeros(0, dtype=torch.long)  # slots of its tokens, b*n
         self._runs: list[list[slice]] = []  # of each sequence
         self._table: Tensor | None = None  # slots of all tokens, b n; made when asked for
-        self._coming = 0  # tokens, until its last layer has run
+        self._coming = 0  # tokens of each, until its last layer has run
+        self.ragged: list[int] | None = None  # tokens of each, where they lie in one row
 
     @property
     def length(self) -> int:
@@ -196,7 +198,7 @@ class PagedCache:
     @property
     def by_row(self) -> bool:
         """Whether each sequence's keys are better read by themselves (`append_rows`)."""
-        return self.pool.slots.device.type == "cpu"
+        return self.ragged is not None or self.pool.slots.device.type == "cpu"
 
     @property
     def nbytes(self) -> int:
@@ -210,14 +212,25 @@ class PagedCache:
         place = torch.arange(int(lengths.max()), device=lengths.device)
         return place >= lengths.max() - lengths[:, None]
 
-    def begin(self, count: int) -> None:
-        """Makes room for `count` tokens in every sequence: once per step, before the layers run."""
-        for sequence in self.sequences:
-            sequence.extend(count)
-        new = [slot for s in self.sequences for slot in s.slots(s.length - count)]
+    def begin(self, count: int | list[int]) -> None:
+        """Makes room for `count` tokens in every sequence, or for so many in each (a ragged step):
+        once per step, before the layers run."""
+        self.ragged = None if isinstance(count, int) else count
+        counts = [count] * len(self.sequences) if isinstance(count, int) else count
+        for sequence, more in zip(self.sequences, counts, strict=True):
+            sequence.extend(more)
+        pairs = zip(self.sequences, counts, strict=True)
+        new = [slot for s, more in pairs for slot in s.slots(s.length - more)]
         self._new = torch.tensor(new, device=self.pool.slots.device)
         self._runs = [s.runs() for s in self.sequences]
-        self._table, self._coming = None, count
+        self._table, self._coming = None, count if isinstance(count, int) else 0
+
+    def places(self) -> Tensor:
+        """Returns where the tokens of a ragged step stand, each in its own sequence (1 n)."""
+        assert self.ragged is not None
+        pairs = zip(self.sequences, self.ragged, strict=True)
+        found = [torch.arange(s.length - count, s.length) for s, count in pairs]
+        return torch.cat(found)[None].to(self.pool.slots.device)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self._write(layer, k, v)

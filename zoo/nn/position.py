@@ -74,6 +74,9 @@ class Where:
 class Position(nn.Module):
     """The interface; every method may stay as it is."""
 
+    # whether `Where.queries` alone says where a token stands: then sequences may share a row
+    packs = False
+
     def embed(self, x: Tensor, where: Where) -> Tensor:  # b n d -> b n d
         """Returns the input with positions in it."""
         return x
@@ -98,6 +101,8 @@ class Position(nn.Module):
 
 class LearnedPosition(Position):
     """x + table[position]."""
+
+    packs = True
 
     def __init__(self, config: LearnedPositionConfig, geometry: Geometry) -> None:
         super().__init__()
@@ -170,6 +175,8 @@ class LearnedGridPosition(Position):
 class SinusoidalPosition(Position):
     """x + fixed sines and cosines of the position; no parameters and no longest length."""
 
+    packs = True
+
     def __init__(self, config: SinusoidalPositionConfig, geometry: Geometry) -> None:
         super().__init__()
         if geometry.width % 2:
@@ -212,6 +219,7 @@ class RotaryPosition(Position):
     def __init__(self, config: RotaryPositionConfig, geometry: Geometry) -> None:
         super().__init__()
         self.config = config
+        self.packs = config.scaling != "dynamic"  # which looks at the length of the whole row
         self.channels = int(geometry.head_dim * config.fraction)
         if self.channels % 2:
             raise ConfigError(f"position 'rope' turns channels in pairs, got {self.channels}.")

@@ -133,7 +133,7 @@ class Engine:
         batcher = self.batcher
         kept = {page for r in batcher.kept if r.pages for page in r.pages.pages}
         return {
-            "running": len(batcher.running) + (batcher.reading is not None),
+            "running": len(batcher.running) + len(batcher.reading),
             "waiting": len(batcher.waiting),
             "pages": len(self.pool.holders),
             "pages_used": self.pool.used,

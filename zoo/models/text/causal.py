@@ -48,7 +48,7 @@ class CausalLM(nn.Module, CausalVerbs):
         prefix: Tensor | None = None,  # b, lengths that are seen in both directions (prefix-LM)
         cache: Cache | None = None,
         record: Record | None = None,
-        last: bool = False,  # logits of the last token only
+        last: bool | Tensor = False,  # logits of the last token only, or of those (m) places
         embedded: Tensor | None = None,  # b n d, in place of tokens (vision-language models)
     ) -> TextOutput:
         """Positions follow the mask, so left padding, right padding and single runs agree.
@@ -60,7 +60,10 @@ class CausalLM(nn.Module, CausalVerbs):
         if prefix is None and self.config.prefix_lm and cache is not None and cache.length == 0:
             prefix = torch.full(x.shape[:1], x.shape[1], device=x.device)
         x = self.backbone(x, mask=as_mask(mask, prefix), cache=cache, record=record)
-        return TextOutput(self.head(x[:, -1:] if last else x, self.embedding), x)
+        if last is not False:
+            asked = x[:, -1:] if last is True else x[:, last]
+            return TextOutput(self.head(asked, self.embedding), x)
+        return TextOutput(self.head(x, self.embedding), x)
 
     def fixed_scores(
         self, tokens: Tensor, mask: Tensor | None, cache: Cache, last: bool

@@ -54,6 +54,25 @@ class CausalSteps(Steps):
         logits = self.model(tokens, mask, **given).logits
         return logits if every else logits[:, -1]
 
+    def read(self, prompts: list[list[int]]) -> Tensor:
+        """Takes in what is new of each sequence of a paged cache, however many tokens, and returns
+        the scores of what follows each (b v): in one pass, where the model's parts allow it."""
+        cache, device = self.cache, next(self.model.parameters()).device
+        assert isinstance(cache, PagedCache)
+        if len(prompts) == 1:
+            return self.step(torch.tensor(prompts, device=device))
+        if self.model.config.prefix_lm or not self.model.backbone.packs:
+            alone = (
+                CausalSteps(self.model, None, PagedCache(cache.pool, [s])) for s in cache.sequences
+            )
+            return torch.cat([s.read([p]) for s, p in zip(alone, prompts, strict=True)])
+        prepare(self.model, max(len(prompts), 4))
+        counts = [len(prompt) for prompt in prompts]
+        cache.begin(counts)
+        row = torch.tensor([[token for prompt in prompts for token in prompt]], device=device)
+        ends = torch.tensor(counts, device=device).cumsum(0) - 1
+        return self.model(row, cache=cache, last=ends).logits[0]
+
     def _extended(self, tokens: Tensor) -> Tensor | None:
         """Returns the mask of past and new tokens; the first call's tokens are the prompt
         itself."""
