@@ -176,6 +176,39 @@ def test_filling_and_embedding(masked):
         masked.classify("x")
 
 
+def test_classes_of_texts(tokenizer, tmp_path, capsys):
+    labels = ["code", "prose", "import"]
+    model = make(
+        "masked-lm",
+        tokenizer,
+        task="classify",
+        classes=3,
+        labels=labels,
+        classify_from="dense",
+        backbone={**BACKBONE, "length": 16},
+    )
+    texts = ["the cat", "import os", "def f(x): return x + 1 " * 9]  # the last is too long
+    found = model.classify(texts, top=2, batch_size=2)
+    tokens, mask = tokenizer(texts, length=16)
+    chances = model(tokens, mask).logits.softmax(-1)
+    for row, expected in zip(found, chances, strict=True):
+        values, places = expected.topk(2)
+        assert [p.index for p in row] == places.tolist()
+        assert [p.label for p in row] == [labels[i] for i in places]
+        assert [p.probability for p in row] == pytest.approx(values.tolist(), abs=1e-5)
+    assert [p.index for p in model.classify("the cat", top=2)] == [p.index for p in found[0]]
+    assert len(model.classify("the cat", top=9)) == 3 and model.classify([]) == []
+    with pytest.raises(ConfigError, match=r"top: must be at least 1, got 0\."):
+        model.classify("the cat", top=0)
+    with pytest.raises(DataError, match="The text is empty"):
+        model.classify("")
+    zoo.save(model, tmp_path)
+    assert main(["classify", f"dir:{tmp_path}", "the cat", "import os", "--top", "1"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in lines] == texts[:2]
+    assert [best.split()[0] for _, best in lines] == [row[0].label for row in found[:2]]
+
+
 def test_a_model_without_a_tokenizer_says_so():
     config = resolve(
         "model", {"kind": "causal-lm", "vocabulary": 9, "backbone": {"depth": 1, "width": 8}}

@@ -1,11 +1,12 @@
-"""The most probable classes of files.
+"""The most probable classes of files or texts.
 
 Examples:
     zoo classify vit-digits scan.png
     zoo classify vit-digits scans/ --top 3 --json
+    zoo classify dir:runs/7 "import tkinter as tk"
 
-A folder stands for the files in it. A file that cannot be read gets a line on stderr, and the exit
-code is 1.
+A text model reads what is given as texts. A folder stands for the files in it. A file that cannot
+be read gets a line on stderr, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SECTION = "Use"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command line."""
     add_model(parser)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="files, or folders of files")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files, folders, or texts")
     parser.add_argument("--top", type=int, default=5, help="how many classes (default 5)")
     parser.add_argument("--batch", type=int, default=32, help="files at a time (default 32)")
     add_json(parser)
@@ -33,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line per file."""
     if args.top < 1 or args.batch < 1:
         raise ConfigError("--top and --batch must be at least 1.")
-    files = expand(args.files)
     model = load_model(args, "classify")
+    files = args.files if _reads_text(model) else expand(args.files)
     rows: list[dict[str, Any]] = []
     failed = 0
     with progress(len(files), "classifying") as advance:
@@ -64,6 +65,12 @@ def _classify(model: Any, files: list[str], top: int) -> list[Any]:
         if len(files) == 1:
             return [error]
         return [answer for file in files for answer in _classify(model, [file], top)]
+
+
+def _reads_text(model: Any) -> bool:
+    from zoo.models.text.verbs import ReadsText
+
+    return isinstance(model, ReadsText)
 
 
 def _words(classes: list[dict[str, Any]]) -> list[str]:

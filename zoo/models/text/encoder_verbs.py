@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, DataError
+from zoo.models.predictions import most_probable
 from zoo.models.text.answering import Span, find_answer
 from zoo.models.text.verbs import ReadsText, listed, none_empty
 
@@ -83,16 +84,19 @@ class MaskedVerbs(ReadsText):
         return find_answer(self, text, question, longest)
 
     @torch.inference_mode()
-    def classify(self, text: str | Sequence[str]) -> Any:
-        """Returns [(label, probability), …] best first, of a text or of each of a list."""
-        if self.config.task != "classify":
-            raise ConfigError(f"This model's head is '{self.config.task}', not 'classify'.")
+    def classify(self, text: str | Sequence[str], top: int = 5, batch_size: int = 32) -> Any:
+        """Returns the `top` most probable classes, best first: a list of Prediction, or a list of
+        such lists. What exceeds the model's length is cut off."""
+        config = self.config
+        if config.task != "classify":
+            raise ConfigError(f"This model's head is '{config.task}', not 'classify'.")
         texts, several = listed(text)
-        tokens, mask = self.tokenizer(texts, length=self.config.backbone.length)
-        scores = self(tokens.to(self.device), mask.to(self.device)).logits  # type: ignore[operator]
-        labels = self.config.labels or [str(i) for i in range(self.config.classes)]
-        answers = []
-        for row in scores.float().softmax(-1).tolist():
-            ranked = sorted(zip(labels, row, strict=True), key=lambda pair: -pair[1])
-            answers.append(ranked)
-        return answers if several else answers[0]
+        labels = config.labels or [str(i) for i in range(config.classes)]
+        found: list[Any] = []
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            tokens, mask = self.tokenizer(batch, length=config.backbone.length)
+            none_empty(mask)
+            scores = self(tokens.to(self.device), mask.to(self.device)).logits  # type: ignore[operator]
+            found += most_probable(scores, labels, top)
+        return found if several else found[0]

@@ -5,30 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
+from zoo.models.predictions import most_probable
 from zoo.models.vit.labels import class_names
 from zoo.nn.attention import Record
 from zoo.tokenizers.image import as_list
 
-__all__ = ["ImageVerbs", "Prediction"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One answer of a classifier."""
-
-    label: str
-    index: int
-    probability: float
-
-    def __str__(self) -> str:
-        return f"{self.label} ({self.probability:.1%})"
+__all__ = ["ImageVerbs"]
 
 
 class ImageVerbs(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -49,12 +37,9 @@ class ImageVerbs(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
             raise ConfigError("This model has no classes; use embed, or create it with classes=N.")
         labels = class_names(self.config)
         pictures, several = as_list(images)
-        found = []
+        found: list[Any] = []
         for pixels in self._batches(pictures, batch_size):
-            probabilities = self(pixels).logits.float().softmax(-1)  # b k
-            values, indices = probabilities.topk(min(max(top, 1), len(labels)))
-            for row, index in zip(values.tolist(), indices.tolist(), strict=True):
-                found.append([Prediction(labels[i], i, p) for i, p in zip(index, row, strict=True)])
+            found += most_probable(self(pixels).logits, labels, top)
         return found if several else found[0]
 
     @torch.inference_mode()
