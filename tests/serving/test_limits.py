@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from tests.serving.conftest import client_of
+from zoo.cli import main
 from zoo.serving.schema import Limits
 from zoo.serving.server import running_server
 
@@ -180,3 +181,13 @@ def test_a_model_without_a_chat_template_says_so(tiny, monkeypatch):
     with running_server(tiny, "tiny", Limits(grace=1)) as server:
         found = post(server.url, {"messages": HELLO}, "chat/completions")
         assert found.status_code == 400 and "no chat template" in found.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("numbers-en-de", "seq2seq"), ("bert-stdlib", "masked-lm"), ("llava-digits", "vision-lang")],
+)
+def test_other_models_than_decoders_are_refused(name, kind, capsys):
+    assert main(["serve", name, "--port", "0"]) == 2
+    said = capsys.readouterr().err
+    assert f"'{name}' is a {kind}" in said and said.count("\n") == 1

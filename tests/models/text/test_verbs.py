@@ -1,5 +1,7 @@
 """Verbs of text models: strings in, strings out."""
 
+import io
+
 import pytest
 import torch
 
@@ -238,3 +240,19 @@ def test_saved_models_bring_their_tokenizer_and_the_command_line_uses_them(
         assert main(words) == 0 and capsys.readouterr().out == expected
     assert main(["generate", f"dir:{tmp_path}/c", "x", "--top-k", "3"]) == 2
     assert "needs a temperature above 0" in capsys.readouterr().err
+
+
+def test_a_conversation_goes_on_from_one_answer(causal, tmp_path, capsys, monkeypatch):
+    zoo.save(causal, tmp_path)
+    chats = "tokenizer={kind: byte-bpe, chat: chatml}"
+    words = ["chat", f"dir:{tmp_path}", "--set", chats, "--max-new-tokens", "4"]
+    for more in ([], ["--beams", "2"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("the cat\n\n"))
+        assert main([*words, *more]) == 0
+        told = capsys.readouterr().out
+        model = zoo.load(f"dir:{tmp_path}", chats)
+        given = {"beams": 2} if more else {}
+        message = {"role": "user", "content": "the cat"}
+        assert told == model.chat([message], max_new_tokens=4, **given) + "\n"
+    assert main([*words, "--results", "2", "--temperature", "1"]) == 2
+    assert "results: a conversation goes on from one answer" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import sys
 
 from zoo.cli.decoding import add_decoding, decoding
 from zoo.cli.inputs import add_model, load_model
+from zoo.errors import ConfigError
 
 SECTION = "Use"
 
@@ -25,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reads lines, prints answers, remembers both."""
     given = decoding(args)
+    if given.get("results", 1) > 1:
+        raise ConfigError("results: a conversation goes on from one answer; leave results out.")
     model = load_model(args, "chat")
     messages = [{"role": "system", "content": args.system}] if args.system else []
     person = sys.stdin.isatty()

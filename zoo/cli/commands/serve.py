@@ -20,6 +20,7 @@ import os
 
 from zoo.cli.front import UsageError
 from zoo.cli.inputs import add_model, load_model
+from zoo.errors import ConfigError
 from zoo.registry.typed import validate
 from zoo.serving.schema import Limits
 
@@ -49,9 +50,13 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--host {args.host} is open to others: set ZOO_SERVE_KEY to what they must send."
         )
+    from zoo.models.text.verbs import CausalVerbs
     from zoo.serving.server import serve  # before a large model is loaded: is the extra there?
 
-    model = load_model(args, "stream")
+    model = load_model(args, "generate")
+    if not isinstance(model, CausalVerbs):
+        kind = model.config.zoo_kind
+        raise ConfigError(f"{args.name!r} is a {kind} model; decoder-only ones alone are served.")
 
     def say(text: str) -> None:
         print(text, flush=True)  # a script that waits for the address reads a pipe
