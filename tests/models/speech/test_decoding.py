@@ -9,10 +9,12 @@ import torch
 import zoo
 from zoo.errors import DataError
 from zoo.models.speech.align import ctc_align, labels_needed, transducer_align, words_of
-from zoo.models.speech.decoding import (
-    Label,
-    ctc_beam,
-    ctc_greedy,
+from zoo.models.speech.ctc_search import CTCBeam, CTCGreedy, ctc_beam, ctc_greedy
+from zoo.models.speech.labels import Label
+from zoo.models.speech.transducer_search import (
+    TransducerBeam,
+    TransducerGreedy,
+    hear_together,
     transducer_beam,
     transducer_greedy,
 )
@@ -52,7 +54,7 @@ def test_prefix_search_finds_the_most_probable_text():
             totals[text] = totals.get(text, 0.0) + math.exp(score)
         expected = max(totals, key=totals.get)
         found, score = ctc_beam(log_probs, 0, beam=200, threshold=100)
-        assert tuple(found) == expected
+        assert tuple(label.index for label in found) == expected
         assert math.isclose(math.exp(score), totals[expected], rel_tol=1e-5)
 
 
@@ -60,7 +62,7 @@ def test_a_language_model_changes_the_search():
     log_probs = torch.full((4, 3), math.log(1 / 3))
     loves_two = lambda prefix, label: 5.0 if label == 2 else -5.0  # noqa: E731
     found, _ = ctc_beam(log_probs, 0, 50, loves_two)
-    assert found and set(found) == {2}
+    assert found and {label.index for label in found} == {2}
 
 
 def test_alignment_is_the_best_path_that_spells_the_text():
@@ -245,6 +247,53 @@ def test_a_language_model_changes_the_search_of_a_transducer():
     with torch.no_grad():
         labels, _ = transducer_beam(model, heard, 5, loves_two)
     assert [label.index for label in labels] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 240, [7, 100, 3, 130]])
+def test_sound_that_comes_in_pieces_says_the_same(sizes):
+    """Also where prefixes are long enough for what they share to be put aside."""
+    loves_two = lambda prefix, label: 0.5 if label == 2 and len(prefix) % 2 else 0.0  # noqa: E731
+    log_probs = table(240, 5, seed=3, sharp=3.0)
+    for search in (CTCGreedy(0), CTCBeam(0, 6), CTCBeam(0, 6, loves_two)):
+        for part in log_probs.split(sizes):
+            search.hear(part)
+        if isinstance(search, CTCGreedy):
+            expected = ctc_greedy(log_probs, 0)
+        else:
+            expected, _ = ctc_beam(log_probs, 0, 6, search.scorer)
+            assert len(search.stem) > 20
+        assert search.labels == expected and len(expected) > 50
+    for durations in ([], [0, 1, 2, 12]):
+        model, _ = sharp_transducer(7, 1, max_symbols=3, durations=durations)
+        heard = torch.randn(240, 16, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            searches = [TransducerGreedy(model, heard.device)]
+            if not durations:
+                searches.append(TransducerBeam(model, heard.device, 3, loves_two))
+            for search in searches:
+                for part in heard.split(sizes):
+                    if isinstance(search, TransducerBeam):
+                        search.hear(part)
+                    else:
+                        hear_together([search], part[None], [len(part)])
+            expected = [transducer_greedy(model, heard[None], torch.tensor([240]))[0]]
+            if not durations:
+                expected.append(transducer_beam(model, heard, 3, loves_two)[0])
+        for search, labels in zip(searches, expected, strict=True):
+            found = [(a.index, a.start, a.stop) for a in search.labels]
+            assert found == [(a.index, a.start, a.stop) for a in labels] and len(found) > 20
+
+
+def test_a_search_puts_labels_where_the_best_path_has_them():
+    for seed in range(4):
+        log_probs = table(40, 5, seed, sharp=4.0)
+        found, _ = ctc_beam(log_probs, 0, 8)
+        expected = ctc_align(log_probs, [label.index for label in found], 0)
+        assert [(a.index, a.start, a.stop) for a in found] == [
+            (a.index, a.start, a.stop) for a in expected
+        ]
+        for a, b in zip(found, expected):
+            assert a.probability == pytest.approx(b.probability, abs=1e-5)
 
 
 @pytest.fixture(scope="module")

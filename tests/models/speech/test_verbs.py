@@ -114,27 +114,32 @@ def _errors(said, heard):
     return edits(said.split(), heard.split())
 
 
-def test_an_hour_needs_no_more_memory_than_minutes(model, monkeypatch):
-    """Pieces reach the encoder one after another, each no longer than a window and its context."""
+def test_an_hour_is_encoded_a_window_at_a_time(model, monkeypatch):
+    """Pieces reach the encoder one after another, together no longer than a window and its
+    context."""
     seen = []
 
     def encoded(sounds):
         seen.append([len(samples) for samples in sounds])
         return [torch.zeros(len(samples) // 640, 29) for samples in sounds]
 
-    def blocks(sound, rate, seconds):
-        for _ in range(round(3600 / seconds)):
+    def blocks(sound, rate, seconds=30.0):
+        for _ in range(round(sound / seconds)):
             yield torch.zeros(round(seconds * rate))
 
     monkeypatch.setattr(model, "_encoded", encoded)
-    monkeypatch.setattr(model, "_labels", lambda sounds, *_: [[] for _ in sounds])
-    monkeypatch.setattr("zoo.models.speech.verbs.audio_blocks", blocks)
+    monkeypatch.setattr("zoo.models.speech.pieces.audio_blocks", blocks)
     seconds = []
-    found = model.transcribe("hour.wav", batch_size=4, progress=lambda *a: seconds.append(a[0]))
-    assert seconds == sorted(seconds) and seconds[-1] == 3600 and len(seconds) == 8
+    found = model.transcribe([3600], batch_size=4, progress=lambda *a: seconds.append(a[0]))[0]
+    assert seconds == list(range(120, 3601, 120))
     assert found.seconds == 3600 and found.text == ""
-    assert max(len(sizes) for sizes in seen) <= 4
-    assert max(size for sizes in seen for size in sizes) <= 130 * RATE
+    assert {len(sizes) for sizes in seen} == {1} and max(map(max, seen)) == 130 * RATE
+    seen.clear()
+    model.transcribe([6] * 9, batch_size=4, window=6)
+    assert [len(sizes) for sizes in seen] == [3, 3, 3]  # with 5 s of context, 21 s at once
+    seen.clear()
+    model.transcribe([3600, 3600], batch_size=4, window=None)
+    assert [len(sizes) for sizes in seen] == [2]
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.02, 0.1])

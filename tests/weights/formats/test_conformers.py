@@ -180,7 +180,7 @@ def test_the_round_trip_is_bit_identical(stored, name, tmp_path):
 
 @pytest.mark.parametrize("name", ["parakeet-rnnt", "parakeet-tdt"])
 def test_greedy_decoding_gives_their_ids(stored, name):
-    from zoo.models.speech.decoding import transducer_greedy
+    from zoo.models.speech.transducer_search import transducer_greedy
 
     theirs, _, ours = stored(name)
     x = inputs(name, 2)
@@ -195,7 +195,7 @@ def test_greedy_decoding_gives_their_ids(stored, name):
 
 
 def test_greedy_ctc_gives_their_ids(stored):
-    from zoo.models.speech.decoding import ctc_greedy
+    from zoo.models.speech.ctc_search import ctc_greedy
 
     theirs, _, ours = stored("parakeet-ctc")
     x = inputs("parakeet-ctc", 2)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo.models.speech.decoding import Label
+from zoo.models.speech.labels import Label
 from zoo.models.speech.transcript import Word
 
 __all__ = ["ctc_align", "labels_needed", "transducer_align", "words_of"]

@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,56 +14,18 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.errors import ConfigError, DataError
 from zoo.models.speech.align import ctc_align, transducer_align, words_of
-from zoo.models.speech.decoding import (
-    Label,
-    Scorer,
-    ctc_beam,
-    ctc_greedy,
-    transducer_beam,
-    transducer_greedy,
-)
+from zoo.models.speech.ctc_search import CTCBeam, CTCGreedy
+from zoo.models.speech.labels import Label, Scorer
+from zoo.models.speech.pieces import Heard, batches, grouped, pieces
 from zoo.models.speech.transcript import Transcript, Word, segments_of
+from zoo.models.speech.transducer_search import TransducerBeam, TransducerGreedy, hear_together
 from zoo.models.text.verbs import ReadsText
-from zoo.tokenizers.audio.read import as_list, audio_blocks
+from zoo.tokenizers.audio.read import as_list
 
 __all__ = ["CTCVerbs", "TransducerVerbs"]
 
 WINDOW = 120.0  # seconds of sound that are encoded at once; longer sounds go piece by piece
 SILENCE = 1e-4  # of full scale (-80 dB): sound that is never louder says nothing
-CONTEXT = 5.0  # seconds before and after a piece that are encoded with it and then left out
-
-
-@dataclass
-class _Piece:
-    """A stretch of a sound, and which of its tokens count."""
-
-    sound: int
-    samples: Tensor
-    before: int  # tokens of context at its start
-    count: int | None  # tokens that count; None: all that follow
-
-
-@dataclass
-class _Scored:
-    """A sound as decoding reads it."""
-
-    scores: Tensor  # n …
-    samples: int
-    peak: float  # the loudest of them
-
-
-def _groups(sounds: Iterable[_Scored], most: float) -> Iterator[list[_Scored]]:
-    """Yields neighbours that have no more than `most` tokens together."""
-    group: list[_Scored] = []
-    tokens = 0
-    for one in sounds:
-        if group and tokens + len(one.scores) > most:
-            yield group
-            group, tokens = [], 0
-        group.append(one)
-        tokens += len(one.scores)
-    if group:
-        yield group
 
 
 class SpeechVerbs(ReadsText):
@@ -91,11 +52,13 @@ class SpeechVerbs(ReadsText):
         """Returns a Transcript with word times, or a list of them.
 
         Args:
-            batch_size: stretches that are encoded at once; the answer does not depend on it.
+            batch_size: sounds that are encoded at once, as far as they fit in a window; the answer
+                does not depend on it.
             beams: 1 is greedy; more search that many prefixes.
             score: with beams, what a language model thinks of a label after the labels so far.
-            window: seconds that are encoded at once; memory is bounded by it. Longer sounds are
-                encoded in such pieces with 5 s more at both sides. None encodes all at once.
+            window: seconds that are encoded at once; memory is bounded by it, and beyond it grows
+                with the words alone. Longer sounds are encoded in such pieces with 5 s more at both
+                sides. None encodes all at once.
             progress: called with (seconds encoded, None: how long it all is shows at its end).
         """
         if batch_size < 1 or beams < 1 or (window is not None and window <= 0):
@@ -104,18 +67,29 @@ class SpeechVerbs(ReadsText):
             )
         if beams == 1 and score is not None:
             raise ConfigError("score: a greedy search asks no language model; give beams.")
+        self._search(beams, score)  # refuses what cannot be done before anything is read
         given, several = as_list(sounds)
-        tokenizer, rate = self.tokenizer, self.sound.rate
-        step = self.config.sound.seconds_per_token
-        found = []
+        rate, step = self.sound.rate, self.config.sound.seconds_per_token
+        searches: dict[int, Any] = {}
+        found: list[Any] = [None] * len(given)
+        samples, peaks = [0] * len(given), [0.0] * len(given)
+        most = batch_size * (window or WINDOW) / step  # tokens that are decoded together
         with self._evaluating():
-            most = batch_size * (window or WINDOW) / step  # tokens that are decoded together
-            for group in _groups(self._scored(given, batch_size, window, progress), most):
-                heard = [one.scores[: None if one.peak > SILENCE else 0] for one in group]
-                for one, labels in zip(group, self._labels(heard, beams, score), strict=True):
-                    words = words_of(labels, tokenizer, step)
+            for group in grouped(self._heard(given, batch_size, window, progress), most):
+                scores: dict[int, list[Tensor]] = {}
+                for part in group:
+                    scores.setdefault(part.sound, []).append(part.scores)
+                    samples[part.sound] += part.samples
+                    peaks[part.sound] = max(peaks[part.sound], part.peak)
+                for index in scores.keys() - searches.keys():
+                    searches[index] = self._search(beams, score)
+                heard = [torch.cat(parts) for parts in scores.values()]
+                self._hear([searches[index] for index in scores], heard)
+                for index in (part.sound for part in group if part.last):
+                    labels = searches.pop(index).labels if peaks[index] > SILENCE else []
+                    words = words_of(labels, self.tokenizer, step)
                     text = " ".join(word.text for word in words)
-                    found.append(Transcript(text, one.samples / rate, segments_of(words)))
+                    found[index] = Transcript(text, samples[index] / rate, segments_of(words))
         return found if several else found[0]
 
     @torch.inference_mode()
@@ -126,7 +100,8 @@ class SpeechVerbs(ReadsText):
         """
         labels = self._spelt(text)
         with self._evaluating():
-            found = self._align(next(self._scored([sound], 8, window)).scores, labels)
+            scores = torch.cat([part.scores for part in self._heard([sound], 8, window)])
+            found = self._align(scores, labels)
         return words_of(found, self.tokenizer, self.config.sound.seconds_per_token)
 
     def _spelt(self, text: str) -> list[int]:
@@ -147,78 +122,25 @@ class SpeechVerbs(ReadsText):
 
     # -- sound to scores ---------------------------------------------------------------------------
 
-    def _scored(
+    def _heard(
         self,
         sounds: list[Any],
         batch_size: int,
         window: float | None,
         progress: Callable[[float, float | None], None] | None = None,
-    ) -> Iterator[_Scored]:
-        """Yields sound by sound what decoding reads of it."""
-        waiting: list[_Piece] = []
-        scores: dict[int, list[Tensor]] = {}
-        sizes, peaks = [0] * len(sounds), [0.0] * len(sounds)
-        done = 0
-
-        def run() -> None:
-            for piece, score in zip(waiting, self._encoded([p.samples for p in waiting])):
-                stop = None if piece.count is None else piece.before + piece.count
-                scores.setdefault(piece.sound, []).append(score[piece.before : stop])
-            waiting.clear()
-            if progress is not None:
-                progress(sum(sizes) / self.sound.rate, None)
-
-        def complete() -> _Scored:
-            parts = scores.pop(done)
-            whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-            return _Scored(whole, sizes[done], peaks[done])
-
-        for index, sound in enumerate(sounds):
-            for piece, samples in self._stretches(index, sound, window):
-                sizes[index] += samples
-                peaks[index] = max(peaks[index], float(piece.samples.abs().max()))
-                waiting.append(piece)
-                if len(waiting) == batch_size:
-                    run()
-                    while done < index:  # sounds before this one are complete
-                        yield complete()
-                        done += 1
-        if waiting:
-            run()
-        while done < len(sounds):
-            yield complete()
-            done += 1
-
-    def _stretches(
-        self, index: int, sound: Any, window: float | None
-    ) -> Iterator[tuple[_Piece, int]]:
-        """Yields (piece, samples that it adds) of one sound, reading it as it goes."""
+    ) -> Iterator[Heard]:
+        """Yields what decoding reads of all sounds, piece by piece, reading them as it goes."""
         rate = self.sound.rate
         period = round(self.config.sound.seconds_per_token * rate)  # samples of a token
-        if window is None:
-            samples = torch.cat(list(audio_blocks(sound, rate)))
-            yield _Piece(index, samples, 0, None), len(samples)
-            return
-        count = max(1, round(window * rate / period))  # tokens of a piece
-        around = round(CONTEXT * rate / period)
-        blocks = audio_blocks(sound, rate, count * period / rate)
-        before = torch.zeros(0)
-        block: Tensor | None = next(blocks)
-        while block is not None:
-            following = next(blocks, None)
-            after = torch.zeros(0) if following is None else following[: around * period]
-            if following is not None and len(following) <= around * period:
-                block, after, following = torch.cat([block, following]), torch.zeros(0), None
-            last = following is None
-            piece = _Piece(
-                index,
-                torch.cat([before, block, after]),
-                len(before) // period,
-                None if last else len(block) // period,
-            )
-            yield piece, len(block)
-            before = block[-around * period :]
-            block = following
+        cut, done = pieces(sounds, rate, period, window), 0
+        for batch in batches(cut, batch_size, rate, window):
+            for piece, scores in zip(batch, self._encoded([piece.samples for piece in batch])):
+                stop = None if piece.count is None else piece.before + piece.count
+                own = scores[piece.before : stop]
+                done += piece.new
+                yield Heard(piece.sound, own, piece.new, piece.peak, piece.count is None)
+            if progress is not None:
+                progress(done / rate, None)
 
     def _encoded(self, sounds: list[Tensor]) -> Iterator[Tensor]:
         """Yields what decoding reads of each stretch of samples."""
@@ -235,9 +157,14 @@ class SpeechVerbs(ReadsText):
     def _scores(self, hidden: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _labels(self, sounds: list[Tensor], beams: int, score: Scorer | None) -> list[list[Label]]:
-        """Returns the labels of each sound."""
+    def _search(self, beams: int, score: Scorer | None) -> Any:
+        """Returns what finds the `labels` of one sound."""
         raise NotImplementedError
+
+    def _hear(self, searches: list[Any], heard: list[Tensor]) -> None:  # each n …
+        """Lets searches go on with the next tokens of their sounds."""
+        for search, scores in zip(searches, heard, strict=True):
+            search.hear(scores)
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
         raise NotImplementedError
@@ -261,12 +188,9 @@ class CTCVerbs(SpeechVerbs):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float().log_softmax(-1)
 
-    def _labels(self, sounds: list[Tensor], beams: int, score: Scorer | None) -> list[list[Label]]:
+    def _search(self, beams: int, score: Scorer | None) -> Any:
         blank = self.config.blank
-        if beams == 1:
-            return [ctc_greedy(scores, blank) for scores in sounds]
-        found = [ctc_beam(scores, blank, beams, score)[0] for scores in sounds]
-        return [ctc_align(s, labels, blank) for s, labels in zip(sounds, found, strict=True)]
+        return CTCGreedy(blank) if beams == 1 else CTCBeam(blank, beams, score)
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
         return ctc_align(scores, labels, self.config.blank)
@@ -282,15 +206,19 @@ class TransducerVerbs(SpeechVerbs):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.project(hidden)
 
-    def _labels(self, sounds: list[Tensor], beams: int, score: Scorer | None) -> list[list[Label]]:
-        if beams > 1:
-            if self.config.durations:
-                raise ConfigError(
-                    "beams: with durations, transducers are searched greedily; take 1."
-                )
-            return [transducer_beam(self, scores, beams, score)[0] for scores in sounds]
-        lengths = torch.tensor([len(scores) for scores in sounds])
-        return transducer_greedy(self, pad_sequence(sounds, batch_first=True), lengths)
+    def _search(self, beams: int, score: Scorer | None) -> Any:
+        device = next(self.prediction.parameters()).device
+        if beams == 1:
+            return TransducerGreedy(self, device)
+        if self.config.durations:
+            raise ConfigError("beams: with durations, transducers are searched greedily; take 1.")
+        return TransducerBeam(self, device, beams, score)
+
+    def _hear(self, searches: list[Any], heard: list[Tensor]) -> None:  # each n p
+        if isinstance(searches[0], TransducerBeam):
+            return super()._hear(searches, heard)
+        lengths = [len(one) for one in heard]
+        hear_together(searches, pad_sequence(heard, batch_first=True), lengths)
 
     def _align(self, scores: Tensor, labels: list[int]) -> list[Label]:
         if self.config.durations:

@@ -43,7 +43,8 @@ class Drafting:
 
 
 def _check(model: Any, smaller: Any) -> None:
-    ours, theirs = model.config, getattr(smaller, "config", None)
+    ours: Any = model.config
+    theirs: Any = getattr(smaller, "config", None)
     kind = getattr(theirs, "zoo_kind", type(smaller).__name__)
     if kind != ours.zoo_kind:
         raise ConfigError(f"draft: a {kind} model guesses nothing for a {ours.zoo_kind}.")

@@ -93,7 +93,7 @@ class LongForm:
 
     def window(self) -> Tensor:  # m t
         """Returns the features of the window, what is no sound in it filled up."""
-        part = self.features[:, self.seek : self.seek + self.size]
+        part = self.features[:, self.seek : self.seek + self.size].contiguous()
         value = float(self.features[:, -1].min()) if self.sound.fill == "silence" else 0.0
         return F.pad(part, (0, self.sound.frames - part.shape[1]), value=value)
 

@@ -152,7 +152,7 @@ class WhisperVerbs(ReadsText):
         features = self.sound.file(sound)  # type: ignore[attr-defined]
         language = wanted.language
         if language is None and self.config.multilingual:
-            first = features[None, :, : self.config.sound.frames]
+            first = features[None, :, : self.config.sound.frames].contiguous()
             language = next(iter(detect(self, self._memory(first))[0]))
         return LongForm(self, features, language or "en", wanted)
 

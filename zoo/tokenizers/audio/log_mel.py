@@ -23,6 +23,7 @@ from zoo.tokenizers.audio.schema import LogMelConfig
 __all__ = ["LogMel", "slaney_filters"]
 
 FLOOR = 1e-10  # least power that is told from silence
+GROWTH = 1 << 12  # frames that room is made for at a time
 RANGE = 8.0  # powers of ten below the loudest that are kept apart
 
 
@@ -85,18 +86,31 @@ class LogMel(nn.Module):
         """Returns the features of samples, cut or filled up to one window."""
         size = self.config.samples
         samples = F.pad(samples[..., :size].float(), (0, size - min(samples.shape[-1], size)))
-        return relative(torch.cat(list(self._blocks([samples])), dim=1))
+        logs = torch.cat(list(self._blocks([samples])), dim=1)
+        return relative_(logs, float(logs.max()))
 
     def file(self, source: Any) -> Tensor:  # -> m t
         """Returns the features of a whole sound and of a window of silence after it, as long-form
         transcription reads them; loudness is relative to the loudest of all.
 
-        The sound is read in blocks, so that memory grows by the features alone: 32 kB a second.
+        The sound is read in blocks, so that memory grows by the features alone: with 80 filters
+        32 kB a second, 115 MB an hour. They cannot be let go of, since the loudest may come last.
         """
         config = self.config
         silence = torch.zeros(config.samples)
-        blocks = chain(audio_blocks(source, config.rate, config.seconds), [silence])
-        return relative(torch.cat(list(self._blocks(blocks)), dim=1))
+        sound = chain(audio_blocks(source, config.rate, config.seconds), [silence])
+        # One array that grows in place: many small ones, and one made of them, would be the whole
+        # sound twice, and what is computed between them keeps their room from being given back.
+        whole, done = np.empty((0, config.bins), np.float32), 0
+        for block in self._blocks(sound):
+            count = block.shape[1]
+            if done + count > len(whole):
+                whole.resize((done + max(count, GROWTH, done // 16), config.bins), refcheck=False)
+            whole[done : done + count] = block.T.numpy()
+            done += count
+        whole.resize((done, config.bins), refcheck=False)
+        logs = torch.from_numpy(whole)
+        return relative_(logs, float(logs.max())).T
 
     def _blocks(self, samples: Iterable[Tensor]) -> Iterator[Tensor]:  # n -> m t
         """Yields log powers of the frames that are centred on every hop, samples // hop in all; the
@@ -129,10 +143,10 @@ class LogMel(nn.Module):
         return (power @ filters).clamp_(min=FLOOR).log10_().T
 
 
-def relative(logs: Tensor) -> Tensor:
-    """Returns log powers, what is far below the loudest raised to that level, scaled to about
-    -1 .. 1.5."""
-    return logs.clamp(min=logs.max() - RANGE).add_(4.0).div_(4.0)
+def relative_(logs: Tensor, loudest: float) -> Tensor:
+    """Returns log powers, what is far below the loudest raised to that level, scaled in place to
+    about -1 .. 1.5."""
+    return logs.clamp_(min=loudest - RANGE).add_(4.0).div_(4.0)
 
 
 @lru_cache(maxsize=8)

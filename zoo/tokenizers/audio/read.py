@@ -26,6 +26,7 @@ from zoo.tokenizers.audio.resample import resampled_blocks
 __all__ = ["RATE", "as_list", "audio_blocks", "read_audio"]
 
 RATE = 16_000  # Hz, what every speech model here is made for
+BLOCK = 1 << 16  # samples of an array that are converted at a time
 CHANNELS = 64  # more of them are rather two swapped axes
 
 
@@ -127,7 +128,10 @@ def _as_file(source: Any, stack: ExitStack) -> tuple[BinaryIO, str]:
 
 
 def _from_array(source: Any) -> Iterator[np.ndarray]:
-    """Yields (n c) float32, one block."""
+    """Yields (n c) float32 in blocks, so that hours of other numbers are never there twice.
+
+    Raises: DataError for what is no array of one or two axes, or holds no numbers.
+    """
     array = source.detach().cpu() if isinstance(source, Tensor) else source
     if isinstance(array, Tensor):
         array = array.float().numpy() if array.dtype == torch.bfloat16 else array.numpy()
@@ -139,16 +143,19 @@ def _from_array(source: Any) -> Iterator[np.ndarray]:
         )
     if 0 < array.shape[0] < array.shape[1]:
         array = array.T
+    zero, full = 0, 1.0
     if np.issubdtype(array.dtype, np.integer):
-        zero, limits = 0, np.iinfo(array.dtype)
+        limits = np.iinfo(array.dtype)
+        full = limits.max + 1
         if limits.min == 0:  # unsigned samples swing around the middle
-            zero = limits.max // 2 + 1
-        array = (array.astype(np.float64) - zero) / (
-            limits.max // 2 + 1 if zero else limits.max + 1
-        )
+            zero = full = limits.max // 2 + 1
     elif not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"Samples are numbers, not {array.dtype}.")
-    yield array.astype(np.float32)
+    for start in range(0, len(array), BLOCK):
+        block = array[start : start + BLOCK]
+        if np.issubdtype(array.dtype, np.integer):
+            block = (block.astype(np.float64) - zero) / full
+        yield block.astype(np.float32)
 
 
 def _mono(blocks: Iterator[np.ndarray], name: str) -> Iterator[Tensor]:  # (n c) -> n

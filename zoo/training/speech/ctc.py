@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.base import Batch
-from zoo.models.speech.decoding import ctc_greedy
+from zoo.models.speech.ctc_search import ctc_greedy
 from zoo.training.objective import Loss
 from zoo.training.speech.common import SpeechObjective, ctc_losses
 

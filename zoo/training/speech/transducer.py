@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.data.base import Batch, Data
 from zoo.errors import ConfigError
-from zoo.models.speech.decoding import transducer_greedy
+from zoo.models.speech.transducer_search import transducer_greedy
 from zoo.training.distributed import unwrap
 from zoo.training.objective import Loss
 from zoo.training.speech.common import SpeechObjective, ctc_losses, per_label
