@@ -84,6 +84,7 @@ def find_stored(
     else:
         _warn_of_licence(parsed, typed)
         weights, folder = tag_weights(parsed, typed, allow_pickle)
+        folder = _folder_of_texts(typed) or folder
     if parsed.scheme == "hf":
         _refuse_local_bases(parsed.name, typed, config_with((), {}))
     tuned = is_tuned(typed) and is_tuned(config_with((), {}))
@@ -275,6 +276,17 @@ def _open(folder: Path, files: Mapping[str, str], allow_pickle: bool) -> Mapping
         return open_weights(folder, allow_pickle=allow_pickle)
     found = {prefix: open_weights(folder / file, allow_pickle) for prefix, file in files.items()}
     return {f"{prefix}.{name}": tensor for prefix, f in found.items() for name, tensor in f.items()}
+
+
+def _folder_of_texts(typed: Any) -> Path | None:
+    """Returns where the tokenizer's files are, when they do not lie beside the weights."""
+    tokenizer: Any = getattr(typed, "tokenizer", None)
+    if not getattr(tokenizer, "apart", False):
+        return None
+    from zoo.hub.client import pull
+    from zoo.tokenizers.text.schema import FILES
+
+    return pull(tokenizer.repo, tokenizer.revision, allow=FILES)
 
 
 def _folder_of_tag(tag: Any) -> Path:

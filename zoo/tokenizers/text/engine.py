@@ -209,6 +209,8 @@ class TableEngine(Engine):
             self._whole.add(content)
             if token["special"]:
                 self.special.add(self._numbers[content])
+        if not self._whole:
+            return
         names = sorted(self._whole, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, names)) + ")")
 

@@ -69,6 +69,9 @@ class TextTokenizerConfig(TokenizerConfig):
     folder: str | None = setting(None, "files that ship with zoo, below zoo/assets")
     repo: str | None = setting(None, "hub repository that holds the files, org/name")
     revision: str | None = setting(None, "commit of the repository, 40 hex digits; null is main")
+    apart: bool = setting(
+        False, "whether the files lie in that repository alone, not beside a model's weights"
+    )
     special: SpecialTokens = section(SpecialTokens, doc="special tokens by role")
     single: str | None = setting(
         None, "layout of one text, as '[CLS] $A [SEP]'; null follows the files"
@@ -91,6 +94,8 @@ class TextTokenizerConfig(TokenizerConfig):
             raise ConfigError(f"folder: must be a name below zoo/assets, got {self.folder!r}.")
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ConfigError(f"revision: must be 40 hex digits, got {self.revision!r}.")
+        if self.apart and self.repo is None:
+            raise ConfigError("apart: name the repository (repo=) that holds the files.")
         for key, needed, refused in (("single", "$A", "$B"), ("pair", "$B", None)):
             layout = getattr(self, key)
             if layout is not None and (
@@ -245,3 +250,16 @@ class MosesBPEConfig(TextTokenizerConfig):
         super().check()
         if len(self.languages) not in (0, 2):
             raise ConfigError(f"languages: needs two codes, source and target: {self.languages}.")
+
+
+@kind(
+    "tokenizer",
+    "youtokentome",
+    builds="zoo.tokenizers.text.schemes.youtokentome:YouTokenToMeTokenizer",
+)
+@dataclass(kw_only=True)
+class YouTokenToMeConfig(TextTokenizerConfig):
+    """Byte-pair encoding by rules of numbers, as YouTokenToMe writes them (ruDALL-E)."""
+
+    model_file: str = setting("bpe.model", "name of the file")
+    lowercase: bool = setting(False, "whether the text is put in lower case first")
