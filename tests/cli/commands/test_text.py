@@ -55,10 +55,12 @@ def test_chat_with_a_real_model(zoo_command, monkeypatch, tmp_path):
     assert out == model.eval().chat(asked, max_new_tokens=4) + "\n"
 
 
-def test_translate_line_by_line(zoo_command, zoo_json):
+def test_translate_line_by_line(zoo_command, zoo_json, monkeypatch):
     words = ["translate", "numbers-en-de", "forty-two", "one hundred"]
     assert zoo_command(*words) == (0, "zweiundvierzig\neinhundert\n", "")
     assert zoo_json(*words)[0] == {"source": "forty-two", "target": "zweiundvierzig"}
+    monkeypatch.setattr("sys.stdin", io.StringIO("forty-two\none hundred\n"))
+    assert zoo_command("translate", "numbers-en-de", "-")[1] == "zweiundvierzig\neinhundert\n"
 
 
 def test_fill(zoo_json, shipped):
@@ -70,9 +72,9 @@ def test_fill(zoo_json, shipped):
 def test_embed(zoo_command, zoo_json, shipped, tmp_path):
     texts = ["import os", "class A: pass"]
     vectors = shipped["bert-stdlib"].embed(texts).numpy()
-    code, out, _ = zoo_command("embed", "bert-stdlib", *texts, "--out", tmp_path / "v.npy")
+    code, out, _ = zoo_command("embed", "bert-stdlib", *texts, "--out", tmp_path / "v")
     assert code == 0 and "2 vectors of 96" in out
-    numpy.testing.assert_allclose(numpy.load(tmp_path / "v.npy"), vectors, atol=1e-6)
+    numpy.testing.assert_allclose(numpy.load(tmp_path / "v"), vectors, atol=1e-6)
     code, out, _ = zoo_command("embed", "bert-stdlib", *texts, "--similarity")
     unit = vectors / numpy.linalg.norm(vectors, axis=-1, keepdims=True)
     assert code == 0 and f"{unit[0] @ unit[1]:.3f}" in out and "1.000" in out

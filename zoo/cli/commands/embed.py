@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         import numpy
 
-        numpy.save(args.out, vectors.numpy())
+        with open(args.out, "wb") as file:  # a name alone would be given the ending .npy
+            numpy.save(file, vectors.numpy())
         print(f"{args.out}: {vectors.shape[0]} vectors of {vectors.shape[1]}")
     elif args.similarity:
         unit = vectors / vectors.norm(dim=-1, keepdim=True)
