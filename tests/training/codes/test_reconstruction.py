@@ -49,6 +49,22 @@ def test_padding_is_not_measured(objective):
     assert torch.allclose(total, psnr(answer, data["pixels"])[:5].sum())
 
 
+def test_the_frechet_distance_is_of_all_reconstructions(objective):
+    """In batches of unlike sizes, padded, as of all at once."""
+    model, data = zoo.load("vq-digits"), build(resolve("data", "colour-digits"))
+    objective.check(model, data)
+    split, batches = data.split("test"), []
+    for rows in (range(60), range(60, 90)):
+        batches.append(split.batch([*rows, 0]))  # the last one fills up
+        batches[-1]["valid"] = torch.tensor([True] * len(rows) + [False])
+    pixels = split.batch(range(90))["pixels"]
+    with torch.no_grad():
+        numbers = objective.evaluate(model, batches, World())
+        answer = model.decode(model.encode(pixels).ids)
+    assert numbers["frechet"] == pytest.approx(data.distance(answer), rel=1e-4)
+    assert not objective.higher_is_better("frechet")
+
+
 def objective_measure(objective, model, data):
     objective.counts = torch.zeros(model.codebook_size, dtype=torch.int64)
     return objective.measure(model, data)

@@ -1,5 +1,5 @@
 """Training a visual tokenizer: the decoder's loss and the quantizer's, a perceptual and an
-adversarial one; PSNR, use of the codes."""
+adversarial one; PSNR, use of the codes, what the data's own readers say of reconstructions."""
 
 # b batch, c channels, t h w frames and pixels
 
@@ -38,11 +38,12 @@ class Reconstruction(Objective):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.judge: Any = None
+        self.distance: Any = None
         self.perceptual: Any = None if config.perceptual is None else build(config.perceptual)
         self.deceives = False  # whether the adversary counts by now
 
     def higher_is_better(self, name: str) -> bool:
-        return name != "loss"
+        return name not in ("loss", "frechet")
 
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError unless the model makes codes and pixels of them."""
@@ -52,6 +53,7 @@ class Reconstruction(Objective):
         if config.decoder is None:  # type: ignore[union-attr]
             raise ConfigError("model.decoder: nothing is reconstructed without one; name one.")
         self.judge = getattr(data, "judge", None)
+        self.distance = getattr(data, "distance", None)
         if self.config.adversary is not None:
             self.opponent = build(self.config.adversary, channels=config.channels)  # type: ignore[union-attr]
 
@@ -100,14 +102,22 @@ class Reconstruction(Objective):
         found = {"psnr": psnr(answer, pixels)}
         if self.judge is not None:
             found |= {f"judge_{n}": v.float() for n, v in self.judge(answer, batch).items()}
+        if self.distance is not None:
+            self.made.append(answer[valid].cpu())
         return {name: ((values * valid).sum(), valid.sum()) for name, values in found.items()}
 
     def evaluate(
         self, model: nn.Module, batches: Iterable[Batch], world: World
     ) -> dict[str, float]:
-        """Returns the means and how evenly the codes are used; warns when few are."""
+        """Returns the means, how evenly the codes are used and, where the data measures it, the
+        Fréchet distance of all reconstructions; warns when few codes are used."""
         self.counts = torch.zeros(unwrap(model).codebook_size, dtype=torch.int64)
+        self.made: list[Tensor] = []
         means = super().evaluate(model, batches, world)
+        if self.distance is not None:  # processes have a part each, and their mean is told
+            apart = torch.tensor([float(self.distance(torch.cat(self.made))), 1.0])
+            total, count = world.sum(apart.double()).tolist()
+            means["frechet"] = total / count
         use = use_of(world.sum(self.counts.double()))
         if use["codes_used"] < self.config.collapse and world.is_main:
             warnings.warn(
