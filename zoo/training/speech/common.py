@@ -16,6 +16,7 @@ from zoo.data.base import Batch, Data
 from zoo.errors import ConfigError
 from zoo.training.distributed import unwrap
 from zoo.training.objective import Objective
+from zoo.training.speech.normalizer import normalizer
 
 __all__ = ["SpeechObjective", "ctc_losses", "edits", "per_label"]
 
@@ -55,6 +56,10 @@ class SpeechObjective(Objective):
     metric = "wer"
     kind: str
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.plain = normalizer(config.normalizer)
+
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError for a model without the head that the loss needs."""
         plain = unwrap(model)
@@ -88,7 +93,8 @@ class SpeechObjective(Objective):
         for row, labels in enumerate(self.decode(plain, output)):
             if not valid[row]:
                 continue
-            said, heard = batch["texts"][row], plain.tokenizer.decode(labels, skip_special=True)
+            said = self.plain(batch["texts"][row])
+            heard = self.plain(plain.tokenizer.decode(labels, skip_special=True))
             words = said.split()
             counts += torch.tensor(
                 [edits(words, heard.split()), len(words), edits(said, heard), len(said)]

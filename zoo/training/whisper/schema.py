@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.registry import kind, setting
-from zoo.training.schema import ObjectiveConfig
+from zoo.training.speech.schema import ErrorRatesConfig
 
 
 @kind("objective", "transcription", builds="zoo.training.whisper.transcription:Transcription")
 @dataclass(kw_only=True)
-class TranscriptionConfig(ObjectiveConfig):
+class TranscriptionConfig(ErrorRatesConfig):
     """Write what is said token by token, with and without times (Radford et al. 2022, section 2.3);
     measures the word error rate of greedy decoding."""
 

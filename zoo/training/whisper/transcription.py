@@ -18,6 +18,8 @@ from zoo.generation.schema import options
 from zoo.models.text.steps import Seq2SeqSteps
 from zoo.models.whisper.labels import timed_tokens
 from zoo.training.distributed import unwrap
+from zoo.training.speech.common import edits
+from zoo.training.speech.normalizer import normalizer
 from zoo.training.text.common import TokenObjective
 from zoo.training.whisper.schema import TranscriptionConfig
 
@@ -37,6 +39,7 @@ class Transcription(TokenObjective):
     def __init__(self, config: TranscriptionConfig) -> None:
         super().__init__(config)
         self.smoothing = config.smoothing
+        self.plain = normalizer(config.normalizer)
 
     def check(self, model: nn.Module, data: Data) -> None:
         """Raises ConfigError unless the model is a Whisper with a language of that name."""
@@ -96,8 +99,6 @@ class Transcription(TokenObjective):
         return moved
 
     def measure(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        from torchaudio.functional import edit_distance
-
         sums = super().measure(model, batch)
         plain: Any = unwrap(model)
         features = self.sound.filled(batch["features"], batch["lengths"])
@@ -105,10 +106,10 @@ class Transcription(TokenObjective):
         room = plain.config.decoder.length - prompt.shape[1]
         limit = options(max_new_tokens=room)
         found = decode(Seq2SeqSteps(plain, features), prompt, limit, [self.layout.end])
-        edits = words = 0
+        wrong = words = 0
         for row, tokens in enumerate(found.tokens):
             if batch["valid"][row]:
-                said = batch["texts"][row].split()
-                edits += edit_distance(said, plain.text_of(tokens).split())
+                said = self.plain(batch["texts"][row]).split()
+                wrong += edits(said, self.plain(plain.text_of(tokens)).split())
                 words += len(said)
-        return {**sums, "wer": (torch.tensor(edits), torch.tensor(words))}
+        return {**sums, "wer": (torch.tensor(wrong), torch.tensor(words))}
