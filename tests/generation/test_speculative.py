@@ -126,3 +126,12 @@ def test_callbacks_beside_a_temperature_are_refused(gpt):
             CausalSteps(gpt), PROMPT, PromptLookup(), options(temperature=1.0),
             callbacks=[lambda tokens, scores: scores],
         )  # fmt: skip
+
+
+def test_a_seed_makes_guessed_samples_the_same_again(gpt):
+    smaller, found = make("gpt", seed=7), []
+    for seed in (1, 1, 2):
+        wanted = options(max_new_tokens=20, temperature=1.5, seed=seed)
+        drafter = ModelDrafter(CausalSteps(smaller), wanted)
+        found.append(speculate(CausalSteps(gpt), PROMPT, drafter, wanted, patience=99)[0].tokens)
+    assert found[0] == found[1] != found[2]

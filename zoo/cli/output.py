@@ -20,6 +20,7 @@ __all__ = [
     "print_table",
     "progress",
     "progress_of_sound",
+    "say_gain",
     "status",
 ]
 
@@ -83,6 +84,15 @@ def progress(total: int, text: str) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(text, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def say_gain(report: Any, what: str = "tokens") -> None:
+    """Notes what guessing gained, of a zoo.generation.speculative.Report."""
+    each = (report.accepted + report.passes) / max(report.passes, 1)
+    note(
+        f"draft: {report.acceptance:.0%} of {report.guessed} guesses were right, {each:.1f} {what} "
+        "a pass" + (", and guessing was stopped where it was slower." if report.gave_up else ".")
+    )
 
 
 @contextlib.contextmanager

@@ -79,6 +79,9 @@ class ModelDrafter:
         generator: torch.Generator | None = None,
         callbacks: Sequence[LogitsCallback] = (),
     ) -> None:
+        if generator is None and options.seed is not None:
+            # draws of its own: those that `verify` makes must not depend on them
+            generator = torch.Generator().manual_seed(options.seed + 1)
         self.steps, self.options, self.generator = steps, options, generator
         self.callbacks = callbacks  # on its scores: what may not be written need not be guessed
         self.seen: list[int] = []  # tokens in the draft's cache

@@ -56,3 +56,39 @@ def test_another_tokenizer_changes_what_is_told_apart():
     codes = zoo.config("lfq-digits").codebook_size
     assert (model.config.codebook, model.mask_code) == (codes, codes)
     assert model.head.weight.shape[0] == codes and model.embedding.weight.shape[0] == codes + 1
+
+
+@torch.inference_mode()
+def test_a_draft_guesses_and_changes_no_code():
+    """Any model with the same codes can guess; in bf16, ties would make them part."""
+    model, smaller = (zoo.load(f"{name}-digits", dtype="fp32") for name in ("parti", "dalle"))
+    prompts = ["a handwritten red three", "a handwritten blue seven"]
+    for guidance in (1.0, 2.0):
+        given = {"temperature": 0.0, "guidance": guidance}
+        plain = model.draw_codes(prompts, **given)
+        found = model.draw_codes(prompts, draft=smaller, **given)
+        assert torch.equal(found, plain)
+        assert model.report.guessed > 0 and model.report.passes < 2 * plain.shape[1]
+    own = model.draw_codes(prompts, draft=model, **given)
+    assert torch.equal(own, plain) and model.report.acceptance == 1
+    seen = []
+    model.draw_codes(prompts, draft=smaller, watch=lambda codes: seen.append(codes.shape))
+    assert seen == [plain.shape] * 2
+    drawn = [model.draw_codes(prompts, draft=smaller, seed=seed) for seed in (3, 3, 4)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert len(model.draw(prompts[0], 2, draft=smaller, seed=0)) == 2
+
+
+def test_what_cannot_guess_is_refused(muse):
+    model = zoo.load("parti-digits")
+    prompt = "a handwritten red three"
+    with pytest.raises(ConfigError, match="only code after code is guessed"):
+        muse.draw(prompt, draft=model)
+    for other in (muse, zoo.create("bert-stdlib", device="meta")):
+        with pytest.raises(ConfigError, match="only a model that writes code after code can guess"):
+            model.draw(prompt, draft=other)
+    other = zoo.create("parti-digits", image=[16, 16], device="meta")
+    with pytest.raises(ConfigError, match="take one with the same visual tokenizer"):
+        model.draw(prompt, draft=other)
+    with pytest.raises(ConfigError, match="give no codes that are known"):
+        model.draw_codes([prompt], torch.full((1, 49), UNKNOWN), draft=model)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.drawing import add_drawing, drawing
-from zoo.cli.inputs import add_model, load_model
-from zoo.cli.output import add_json, print_json, progress
+from zoo.cli.inputs import add_model, load_another, load_model
+from zoo.cli.output import add_json, print_json, progress, say_gain
 from zoo.errors import ConfigError
 
 SECTION = "Use"
@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("PICTURES", "TEXTS"),
         help="two models that share a space and say which pictures fit the prompt",
     )
+    parser.add_argument(
+        "--draft", metavar="NAME", help="a smaller model with the same codes that guesses them"
+    )
     parser.add_argument("--scale", type=int, default=1, help="pixels of the file for each drawn")
     parser.add_argument("--each", action="store_true", help="a file for every picture")
     parser.add_argument("--out", default="drawing.png", help="the file (default drawing.png)")
@@ -53,17 +56,24 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--mask says what of a picture is drawn anew; give --image too.")
     if args.image and args.rerank:
         raise ConfigError("--rerank chooses among drawn pictures, and --image edits one.")
+    if args.image and args.draft:
+        raise ConfigError("--draft guesses whole pictures, and --image has one already.")
     given = drawing(args)
     model = load_model(args, "draw")
-    with progress(_passes(model, given), "drawing") as advance:
+    draft = load_another(args.draft, args) if args.draft else None
+    passes = _passes(model, given) if draft is None else args.best_of or args.num
+    with progress(passes, "drawing") as advance:
         watch = lambda codes: advance(1)  # noqa: E731
         if args.image and model.config.source is None:
             mask = _mask(args.mask)
             pictures = model.edit(args.image, mask, args.prompt, args.num, watch=watch, **given)
         else:
             given |= {"image": args.image, "best_of": args.best_of, "rerank": args.rerank}
+            given |= {"draft": draft}
             pictures = model.draw(args.prompt, args.num, watch=watch, **given)
     files = _written(pictures, args)
+    if draft is not None:
+        say_gain(model.report, "codes")
     if args.json:
         print_json([{"prompt": args.prompt, "file": str(file)} for file in files])
     else:

@@ -22,7 +22,7 @@ from typing import Any
 
 from zoo.cli.front import UsageError
 from zoo.cli.inputs import add_model, expand, load_model
-from zoo.cli.output import add_json, note, print_json, progress_of_sound
+from zoo.cli.output import add_json, note, print_json, progress_of_sound, say_gain
 from zoo.errors import ConfigError, DataError
 from zoo.registry.suggest import hint
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(heard)
     if args.draft:
-        _say_gain(model.report)
+        say_gain(model.report)
     return int(failed)
 
 
@@ -118,14 +118,6 @@ def _streamed(model: Any, files: list[str], given: dict[str, Any]) -> int:
             failed = True
             note(str(error))
     return int(failed)
-
-
-def _say_gain(report: Any) -> None:
-    each = (report.accepted + report.passes) / max(report.passes, 1)
-    note(
-        f"draft: {report.acceptance:.0%} of {report.guessed} guesses were right, {each:.1f} tokens "
-        "a pass" + (", and guessing was stopped where it was slower." if report.gave_up else ".")
-    )
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,14 +15,17 @@ from zoo.errors import ConfigError
 from zoo.generation.guidance import Guidance
 from zoo.generation.loop import stream
 from zoo.generation.masked import masked_options, masked_steps
+from zoo.generation.schema import DecodingOptions
 from zoo.generation.schema import options as decoding_options
+from zoo.generation.speculative import ModelDrafter, Report, speculate
 from zoo.models.generator.prompt import Condition
 from zoo.models.generator.schema import DrawOptions
 from zoo.models.generator.steps import FillSteps, code_steps
 
-__all__ = ["UNKNOWN", "sample"]
+__all__ = ["UNKNOWN", "check_draft", "draft_codes", "sample"]
 
 UNKNOWN = -1
+Told = tuple[Condition, Condition | None]  # what is asked for, and what guidance leads away from
 
 
 def sample(
@@ -36,9 +39,7 @@ def sample(
 ) -> Iterator[Tensor]:
     """Yields the codes (b n) as they come, UNKNOWN where none is there yet: after every code of a
     causal model, after every pass of another. The last ones are whole."""
-    guidance = Guidance(
-        scale=wanted.guidance, schedule=wanted.guidance_schedule, together=wanted.together
-    )
+    guidance = _guidance(wanted)
     if not model.config.causal:
         steps = FillSteps(model, condition, nothing, guidance, grid)
         mask = model.mask_code
@@ -55,16 +56,64 @@ def sample(
 def _written(model: Any, known: Tensor, steps: Any, wanted: DrawOptions) -> Iterator[Tensor]:
     given = (known != UNKNOWN).all(0).long().cumprod(0).sum()
     primed = min(int(given), known.shape[1] - 1)  # the last one is chosen, whatever it is
-    options = decoding_options(
-        max_new_tokens=known.shape[1] - primed,
-        temperature=wanted.temperature,
-        top_k=wanted.top_k,
-        top_p=wanted.top_p,
-        seed=wanted.seed,
-    )
+    options = _decoding(wanted, known.shape[1] - primed)
     codes = torch.full_like(known, UNKNOWN)
     codes[:, :primed] = known[:, :primed]
     chosen = stream(steps, known[:, :primed], options, known=known[:, primed:])
     for index, code in enumerate(chosen, primed):
         codes[:, index] = code
         yield codes
+
+
+def draft_codes(
+    model: Any,
+    told: Told,
+    smaller: Any,
+    its: Told,
+    codes: Tensor,  # b n, all UNKNOWN
+    wanted: DrawOptions,
+    report: Report,
+) -> Iterator[Tensor]:
+    """Yields the codes (b n) after every picture, of which a smaller model, told the same in its
+    own way, guesses what comes. Greedy ones are those of `sample`; others are drawn from the same
+    distribution. What it gained is added to `report`."""
+    guidance, options = _guidance(wanted), _decoding(wanted, codes.shape[1])
+    for row in range(len(codes)):
+        if wanted.seed is not None:
+            options.seed = wanted.seed + row
+        steps, guessing = (
+            code_steps(who, asked.select(at), nothing and nothing.select(at), guidance)
+            for at in [torch.tensor([row])]
+            for who, (asked, nothing) in ((model, told), (smaller, its))
+        )
+        found, gained = speculate(steps, [], ModelDrafter(guessing, options), options)
+        report.add(gained)
+        codes[row] = torch.tensor(found.tokens[0])
+        yield codes
+
+
+def check_draft(model: Any, smaller: Any) -> None:
+    """Raises ConfigError for a smaller model that cannot guess for the larger."""
+    ours, theirs = model.config, getattr(smaller, "config", None)
+    if not ours.causal:
+        raise ConfigError(
+            "draft: this model fills in masked codes; only code after code is guessed."
+        )
+    if theirs is None or theirs.zoo_kind != ours.zoo_kind or not theirs.causal:
+        raise ConfigError("draft: only a model that writes code after code can guess for this one.")
+    if (theirs.codebook, theirs.shape) != (ours.codebook, ours.shape):
+        raise ConfigError(
+            f"draft: it draws {theirs.shape} codes out of {theirs.codebook}, and this model "
+            f"{ours.shape} out of {ours.codebook}; take one with the same visual tokenizer."
+        )
+
+
+def _guidance(wanted: DrawOptions) -> Guidance:
+    return Guidance(
+        scale=wanted.guidance, schedule=wanted.guidance_schedule, together=wanted.together
+    )
+
+
+def _decoding(wanted: DrawOptions, count: int) -> DecodingOptions:
+    names = ("temperature", "top_k", "top_p", "seed")
+    return decoding_options({n: getattr(wanted, n) for n in names}, max_new_tokens=count)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError, DataError
+from zoo.generation.speculative import Report
 from zoo.models.generator.clips import ClipVerbs, Watch
 from zoo.models.generator.pictures import as_picture, mask_codes
 from zoo.models.generator.prompt import Condition
 from zoo.models.generator.rerank import Scores, reranker
-from zoo.models.generator.sample import UNKNOWN, sample
+from zoo.models.generator.sample import UNKNOWN, check_draft, draft_codes, sample
 from zoo.models.generator.schema import DrawOptions, draw_options
 from zoo.models.text.verbs import ReadsText
 from zoo.registry.suggest import hint
@@ -58,6 +59,7 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
         features: Any = None,
         best_of: int | None = None,
         rerank: Scores | Sequence[Any] | None = None,
+        draft: Any = None,
         watch: Watch | None = None,
         batch_size: int = 64,
         **given: Any,
@@ -72,6 +74,8 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
             best_of: so many are drawn and the `num` that `rerank` likes best are returned.
             rerank: who likes them: `rerank(pictures, prompt)` that gives a score for each, or two
                 models (or names) that share a space: ("clip-vit-base-32", "clip-text-base-32").
+            draft: a smaller model with the same codes that guesses them, of models that write code
+                after code; pictures come one by one then, and `self.report` says what it gained.
             watch: is called with the codes (b n) as they come.
             given: `zoo.models.generator.schema.DrawOptions`: seed, guidance, steps, …; what is not
                 given is `config.sampling`'s.
@@ -83,7 +87,13 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
         count, scores_of = best_of or num, None if rerank is None else reranker(rerank)
         asked = [one for one in prompts for _ in range(count)]
         codes = self.draw_codes(
-            asked, image=image, features=features, watch=watch, batch_size=batch_size, **given
+            asked,
+            image=image,
+            features=features,
+            draft=draft,
+            watch=watch,
+            batch_size=batch_size,
+            **given,
         )
         pictures = self.show(codes)
         answers = []
@@ -199,6 +209,7 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
         grid: tuple[int, ...] | None = None,
         image: Any = None,
         features: dict[str, Tensor] | None = None,
+        draft: Any = None,
         watch: Watch | None = None,
         batch_size: int = 64,
         **given: Any,
@@ -206,30 +217,48 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
         """Returns the codes of one picture for each prompt, drawn in batches; known ones stay."""
         if known is None:
             known = torch.full((len(prompts), math.prod(grid or self.config.shape)), UNKNOWN)
+        elif draft is not None:
+            raise ConfigError("draft: it guesses whole pictures; give no codes that are known.")
         wanted = draw_options(self.config.causal, self.config.sampling, given)
+        self.report = Report()
         seed, found = wanted.seed, []
         for start in range(0, len(prompts), batch_size):
             part = prompts[start : start + batch_size]
-            more = self._more(len(part), image, features) | self._measures(len(part), wanted)
-            asked = self.condition(part, **more)
-            kept: dict[str, Any] = {
-                name: more[name] for name in ("measures", "source") if name in more
-            }
-            if asked.prefix_mask is not None and wanted.negative is None:
-                # of nothing as much is seen as of the prompt, where it stands before the codes
-                kept["features_mask"] = asked.prefix_mask[:, : self.config.prompt_length]
-            nothing = self._nothing(len(part), wanted, kept)
+            told = self._told(part, wanted, image, features)
             if seed is not None:  # another batch is other pictures
                 wanted = dataclasses.replace(wanted, seed=seed + start)
             rows = known[start : start + batch_size].to(self.device)
+            if draft is None:
+                passes = sample(self, rows, *told, wanted, grid)
+            else:
+                check_draft(self, draft)
+                its = draft._told(part, wanted, image, features)
+                passes = draft_codes(self, told, draft, its, rows, wanted, self.report)
             codes = rows
-            for codes in sample(self, rows, asked, nothing, wanted, grid):
+            for codes in passes:
                 if watch is not None:
                     watch(codes)
             found.append(codes)
         return torch.cat(found)
 
     # -- how it is done ----------------------------------------------------------------------------
+
+    def _told(
+        self,
+        prompts: list[Any],
+        wanted: DrawOptions,
+        image: Any,
+        features: dict[str, Tensor] | None,
+    ) -> tuple[Condition, Condition | None]:
+        """Returns what is asked for, and what guidance leads away from."""
+        batch = len(prompts)
+        more = self._more(batch, image, features) | self._measures(batch, wanted)
+        asked = self.condition(prompts, **more)
+        kept: dict[str, Any] = {name: more[name] for name in ("measures", "source") if name in more}
+        if asked.prefix_mask is not None and wanted.negative is None:
+            # of nothing as much is seen as of the prompt, where it stands before the codes
+            kept["features_mask"] = asked.prefix_mask[:, : self.config.prompt_length]
+        return asked, self._nothing(batch, wanted, kept)
 
     def _more(self, batch: int, image: Any, features: dict[str, Tensor] | None) -> dict[str, Any]:
         """Returns what else a prompt is made of: features, and the codes of a smaller picture."""
