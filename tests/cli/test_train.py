@@ -72,7 +72,7 @@ def test_help_names_every_choice(capsys):
     text = capsys.readouterr().out
     for line in (
         "data: codes, colour-digits, dig",
-        "experiment: bert_finetune, bert_",
+        "experiment: bert_answers, bert_",
         "zoo sweep",
     ):
         assert line in text
