@@ -22,7 +22,7 @@ setup: ## the virtual environment, with everything pinned (nothing when it is cu
 demo: setup ## load every shipped model by name, use it, write gallery/index.html
 	@$(RUN) -m zoo demo $(ARGS)
 
-test: lint ## lint, then every test (ARGS="-k hub" for some of them)
+test: lint types ## lint, types, then every test (ARGS="-k hub" for some of them)
 	@$(TEST) $(ARGS)
 
 lint: setup ## ruff: errors, style and format
@@ -33,7 +33,7 @@ format: setup ## rewrite the code in the house format
 	@$(RUN) -m ruff check --fix $(CODE)
 	@$(RUN) -m ruff format $(CODE)
 
-types: setup ## mypy
+types: setup ## mypy: half a minute the first time
 	@$(RUN) -m mypy zoo
 
 cards: setup ## write what is generated: MODEL_CARDS.md, README's table, parameter counts, checksums

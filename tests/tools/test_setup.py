@@ -108,5 +108,5 @@ def test_a_full_disk_is_noticed_first(checkout):
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_explains_itself():
     run = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True)
-    for target in ("setup", "demo", "test", "lint", "cards", "reproduce", "bench", "clean"):
+    for target in ("setup", "demo", "test", "lint", "types", "cards", "reproduce", "bench", "clean"):
         assert f"make {target} " in run.stdout
