@@ -108,5 +108,6 @@ def test_a_full_disk_is_noticed_first(checkout):
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_explains_itself():
     run = subprocess.run(["make", "-C", ROOT], capture_output=True, text=True)
-    for target in ("setup", "demo", "test", "lint", "types", "cards", "reproduce", "bench", "clean"):
+    targets = ("setup", "demo", "test", "lint", "types", "cards", "reproduce", "bench", "clean")
+    for target in targets:
         assert f"make {target} " in run.stdout
