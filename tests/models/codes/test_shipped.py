@@ -33,7 +33,8 @@ def reconstructed(name, data, count, **keys):
 
 
 @pytest.mark.parametrize(
-    ("name", "used"), [("fsq-digits", 0.5), ("vq-digits", 0.9), ("lfq-digits", 0.5)]
+    ("name", "used"),
+    [("fsq-digits", 0.5), ("vq-digits", 0.9), ("lfq-digits", 0.5), ("dvae-digits", 0.7)],
 )
 def test_pictures(name, used):
     decibel, said, share = reconstructed(name, "colour-digits", 240)
