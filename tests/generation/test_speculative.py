@@ -12,6 +12,7 @@ from zoo.errors import ConfigError
 from zoo.generation.loop import decode
 from zoo.generation.schema import options
 from zoo.generation.speculative import ModelDrafter, PromptLookup, speculate
+from zoo.generation.steps import Steps
 from zoo.models.base import build_empty, initialise
 from zoo.models.generator.steps import CodeSteps
 from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
@@ -135,3 +136,27 @@ def test_a_seed_makes_guessed_samples_the_same_again(gpt):
         drafter = ModelDrafter(CausalSteps(smaller), wanted)
         found.append(speculate(CausalSteps(gpt), PROMPT, drafter, wanted, patience=99)[0].tokens)
     assert found[0] == found[1] != found[2]
+
+
+def test_tokens_are_made_where_the_model_is(gpt):
+    """Of a device that this machine need not have: nothing is looked up, only where it would be."""
+
+    class Elsewhere(Steps):
+        device = torch.device("meta")
+        length = 0
+
+        def step(self, tokens, every=False):
+            assert tokens.device.type == "meta"
+            self.length += tokens.shape[1]
+            scores = torch.arange(9.0).roll(self.length).expand(1, tokens.shape[1], 9)
+            return scores if every else scores[:, -1]
+
+        def rewind(self, count):
+            self.length -= count
+
+    limit = options(max_new_tokens=12)
+    drafter = ModelDrafter(Elsewhere(), limit)
+    found, report = speculate(Elsewhere(), [1, 2], drafter, limit, scored=True, patience=99)
+    assert len(found.tokens[0]) == 12 and report.guessed
+    weights = CausalSteps(gpt.to("meta")), Seq2SeqSteps(seq2seq().to("meta"), None, memory=0)
+    assert {steps.device.type for steps in weights} == {"meta"}

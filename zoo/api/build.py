@@ -155,6 +155,8 @@ def save(
         part = {n.removeprefix(before): t for n, t in state.items() if n.startswith(before)}
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         save_weights(part, folder / file, metadata={"format": "pt"})
+    if chosen.generation in public and hasattr(model, "writing_keys"):
+        public[chosen.generation] |= model.writing_keys()
     for name in chosen.companions:
         if name in public:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

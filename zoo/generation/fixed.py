@@ -55,7 +55,7 @@ class FixedSteps(Steps):
         mask: Tensor | None = None,
         mode: Mode = "eager",
     ) -> None:
-        self.forward, self.mode = forward, mode
+        self.forward, self.mode, self.device = forward, mode, torch.device(device)
         self.cache = FixedCache(capacity)
         self.length = 0
         self.token = torch.zeros(batch, 1, dtype=torch.long, device=device)

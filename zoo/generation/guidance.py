@@ -46,7 +46,7 @@ class GuidedTogether(Steps):
 
     def __init__(self, steps: Steps, scale: float) -> None:
         self.steps, self.scale = steps, scale
-        self.cache = steps.cache
+        self.cache, self.device = steps.cache, steps.device
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         asked, free = self.steps.step(torch.cat([tokens, tokens]), every).chunk(2)
@@ -68,7 +68,7 @@ class GuidedPair(Steps):
 
     def __init__(self, asked: Steps, free: Steps, scale: float) -> None:
         self.asked, self.free, self.scale = asked, free, scale
-        self.cache = asked.cache
+        self.cache, self.device = asked.cache, asked.device
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         return guided(self.asked.step(tokens, every), self.free.step(tokens, every), self.scale)

@@ -97,7 +97,8 @@ class ModelDrafter:
         new, guesses, drawn = tokens[same:], [], []
         self.seen = list(tokens)
         for _ in range(count):
-            scores = called(self.callbacks, self.seen, self.steps.step(ids(new)))
+            scores = self.steps.step(ids(new, self.steps.device))
+            scores = called(self.callbacks, self.seen, scores)
             distribution = probabilities(scores, self.options)[0]
             token = _draw(distribution, self.generator)
             guesses.append(token)
@@ -111,7 +112,7 @@ class ModelDrafter:
 def called(callbacks: Sequence[LogitsCallback], tokens: list[int], scores: Tensor) -> Tensor:
     """Returns the scores (1 v) of what follows the tokens, after the callbacks."""
     if callbacks:
-        before = ids(tokens)
+        before = ids(tokens, scores.device)
         for callback in callbacks:
             scores = callback(before, scores)
     return scores
@@ -146,9 +147,9 @@ class Report:
         return self.accepted / self.guessed if self.guessed else 0.0
 
 
-def ids(tokens: Sequence[int]) -> Tensor:
+def ids(tokens: Sequence[int], device: torch.device) -> Tensor:
     """Returns one sequence as steps take it (1 n); what draws begins with none."""
-    return torch.tensor([list(tokens)], dtype=torch.long)
+    return torch.tensor([list(tokens)], dtype=torch.long, device=device)
 
 
 def _draw(distribution: Tensor, generator: torch.Generator | None) -> int:
@@ -166,9 +167,9 @@ def verify(
     taken: list[int] = []
     for index, guess in enumerate(guesses):
         p = wanted[index]
-        q = drawn[index] if drawn is not None else None
+        q = drawn[index].to(p.device) if drawn is not None else None
         ratio = float(p[guess] if q is None else p[guess] / q[guess])
-        if ratio >= 1 or float(torch.rand((), generator=generator)) < ratio:
+        if ratio >= 1 or float(torch.rand((), generator=generator, device=p.device)) < ratio:
             taken.append(guess)
             continue
         rest = p.clone()
@@ -225,7 +226,7 @@ def speculate(
     """
     if callbacks and options.temperature:
         raise ConfigError("Guesses are checked with callbacks only where decoding is greedy.")
-    generator = generator_of(options.seed, torch.device("cpu"))
+    generator = generator_of(options.seed, steps.device)
     tokens, start = list(prompt), len(prompt)
     report, new, size = Report(), list(prompt[read:]), min(FEW, count)
     began = time.perf_counter()
@@ -238,7 +239,7 @@ def speculate(
         # after the prompt comes one plain pass: what guessing must be cheaper than
         if not report.gave_up and room > 0 and report.passes > 1:
             guesses, drawn = drafter.guess(tokens, min(size, room))
-        scores = steps.step(ids([*new, *guesses]), every=bool(guesses))[0]
+        scores = steps.step(ids([*new, *guesses], steps.device), every=bool(guesses))[0]
         scores = scores[-len(guesses) - 1 :] if guesses else scores[None]
         if callbacks:
             scores = _called_while_right(callbacks, tokens, scores, guesses)
@@ -249,7 +250,7 @@ def speculate(
         logs: list[float] = []
         if scored:
             rows = scores[: len(taken)].float().log_softmax(-1)
-            logs = rows.gather(-1, ids(taken).T)[:, 0].tolist()
+            logs = rows.gather(-1, ids(taken, rows.device).T)[:, 0].tolist()
         accepted = len(taken) - 1
         if guesses:
             size = min(2 * size if accepted == len(guesses) else FEW, count)

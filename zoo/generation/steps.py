@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from zoo.nn.cache import Cache
@@ -18,6 +19,7 @@ class Steps(Protocol):
     """A batch of sequences that is being continued; models make one for a prompt."""
 
     cache: Cache
+    device: torch.device = torch.device("cpu")  # where tokens are looked for
     # A step and a choice in one, (tokens b 1, options, generator) -> b, where that is faster.
     sample: Callable[..., Tensor] | None = None
 

@@ -79,3 +79,26 @@ def test_ctranslate2_hears_the_same_language(pair, sound, tmp_path):
     )  # fmt: skip
     assert answer.sequences_ids[0] == text.tokens[: len(answer.sequences_ids[0])]
     assert len(answer.sequences_ids[0]) > 10
+
+
+@torch.inference_mode()
+def test_transformers_never_writes_what_is_not_said(tmp_path):
+    """A model whose best token is now and then a sign that nobody says: what the export tells of
+    such tokens keeps transformers from writing it, as our own rules keep us."""
+    from transformers import WhisperForConditionalGeneration
+
+    ours = zoo.load("whisper-digits", dtype="fp32").eval()
+    (sign,), (said,) = (ours.tokenizer.encode(text, special=False) for text in ("/", " four"))
+    table = ours.embedding.table.weight
+    table[sign] = 1.05 * table[said]
+    zoo.save(ours, tmp_path, format="transformers-whisper")
+    theirs = WhisperForConditionalGeneration.from_pretrained(tmp_path).eval()
+    sounds = [(one.wave, one.rate) for one in shipped("digits")[:HEARD]]
+    features = ours.sound.windows(sounds)
+    plain = {"temperatures": [0.0], "times": False, "language": "en"}
+    expected = [one.text.strip() for one in ours.transcribe(sounds, **plain)]
+    asked = {"language": "en", "task": "transcribe"}
+    found = [ours.text_of(row).strip() for row in theirs.generate(features, **asked).tolist()]
+    assert found == expected and any("four" in text for text in found)
+    theirs.generation_config.suppress_tokens = None
+    assert any(sign in row for row in theirs.generate(features, **asked).tolist())

@@ -23,6 +23,7 @@ class CodeSteps(Steps):
 
     def __init__(self, model: Any, condition: Condition, cache: Cache | None = None) -> None:
         self.model, self.condition = model, condition
+        self.device = next(model.parameters()).device
         self.cache = cache if cache is not None else DynamicCache()
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:

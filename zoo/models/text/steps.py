@@ -34,7 +34,7 @@ class CausalSteps(Steps):
 
         `embedded` is read in place of the first n tokens: what is no word of the vocabulary.
         """
-        self.model = model
+        self.model, self.device = model, next(model.parameters()).device
         self.embedded = embedded
         self.cache = cache if cache is not None else DynamicCache()
         self.mask = None if mask is None or bool(mask.all()) else mask.bool()  # of past tokens
@@ -57,7 +57,7 @@ class CausalSteps(Steps):
     def read(self, prompts: list[list[int]]) -> Tensor:
         """Takes in what is new of each sequence of a paged cache, however many tokens, and returns
         the scores of what follows each (b v): in one pass, where the model's parts allow it."""
-        cache, device = self.cache, next(self.model.parameters()).device
+        cache, device = self.cache, self.device
         assert isinstance(cache, PagedCache)
         if len(prompts) == 1:
             return self.step(torch.tensor(prompts, device=device))
@@ -113,7 +113,7 @@ class Seq2SeqSteps(Steps):
         cache: Cache | None = None,
         memory: Tensor | None = None,  # b m d, where the source has been read already
     ) -> None:
-        self.model = model
+        self.model, self.device = model, next(model.parameters()).device
         self.cache = cache if cache is not None else DynamicCache()
         self.memory: Tensor | None = model.encode(source, source_mask) if memory is None else memory
         self.source_mask = source_mask

@@ -18,7 +18,7 @@ from zoo.models.whisper.options import SpeechOptions
 if TYPE_CHECKING:
     from zoo.tokenizers.text import TextTokenizer
 
-__all__ = ["TimeRules", "non_speech_tokens", "rules_of"]
+__all__ = ["TimeRules", "non_speech_tokens", "not_first", "rules_of", "suppressed"]
 
 # Speaker tags, brackets, notes: what subtitles hold and nobody says.
 SIGNS = [
@@ -37,7 +37,7 @@ def rules_of(
     seconds."""
     rules: list[LogitsCallback] = []
     if options.suppress_blank:
-        blank = [*_ids(tokenizer, " "), layout.end]
+        blank = not_first(layout, tokenizer)
         rules.append(lambda tokens, scores: _forbid_first(tokens, scores, blank, begin))
     if options.suppress:
         never = suppressed(layout, tokenizer, options.suppress)
@@ -68,6 +68,11 @@ def suppressed(layout: Layout, tokenizer: TextTokenizer, given: Sequence[int]) -
         tokens |= non_speech_tokens(tokenizer)
     tokens |= {layout.transcribe, layout.translate, layout.start, layout.previous}
     return sorted(tokens | {layout.text_only, layout.no_speech})
+
+
+def not_first(layout: Layout, tokenizer: TextTokenizer) -> list[int]:
+    """Returns the tokens that would begin a text blank or end it before it begins."""
+    return [*_ids(tokenizer, " "), layout.end]
 
 
 def non_speech_tokens(tokenizer: TextTokenizer) -> set[int]:

@@ -20,6 +20,7 @@ from zoo.models.whisper.draft import Drafting
 from zoo.models.whisper.layout import language_code
 from zoo.models.whisper.longform import LongForm
 from zoo.models.whisper.options import SpeechOptions, speech_options
+from zoo.models.whisper.rules import not_first, suppressed
 from zoo.tokenizers.audio.read import as_list
 
 __all__ = ["WhisperVerbs"]
@@ -110,6 +111,19 @@ class WhisperVerbs(ReadsText):
         """Returns the text of tokens, times and other special ones left out."""
         end = self.config.layout.end
         return self.tokenizer.decode([token for token in tokens if token < end])
+
+    def writing_keys(self) -> dict[str, list[int]]:
+        """Returns what an export says of the tokens that are not written, in the words of
+        generation_config.json: to other libraries the vocabulary does not tell."""
+        try:
+            tokenizer = self.tokenizer
+        except DataError:  # weights came without one
+            return {}
+        layout = self.config.layout
+        return {
+            "suppress_tokens": suppressed(layout, tokenizer, [-1]),
+            "begin_suppress_tokens": not_first(layout, tokenizer),
+        }
 
     # -- windows -----------------------------------------------------------------------------------
 

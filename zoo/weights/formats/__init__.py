@@ -47,6 +47,8 @@ class Format:
             their config within themselves and name no model type.
         companions: other JSON files of the folder (`preprocessor_config.json`). `read_config` finds
             them in its config under their names, and what `write_config` puts there is written.
+        generation: the companion that says how a model writes; what the model's `writing_keys` tell
+            of its vocabulary goes there too.
         config: the name of its config.json (`model_index.json` of a pipeline).
         parts: of a model in several files: what goes before the names of each (and a dot) -> file.
             `file` says nothing then.
@@ -64,6 +66,7 @@ class Format:
     file: str = "model.safetensors"
     classes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    generation: str = ""
     marker: str | None = None
     config: str = "config.json"
     parts: Mapping[str, str] = field(default_factory=dict)

@@ -190,4 +190,5 @@ FORMAT = Format(
     weight_map,
     model_types=("whisper",),
     companions=(PREPROCESSOR, GENERATION),
+    generation=GENERATION,
 )
