@@ -42,6 +42,26 @@ def test_the_check_itself_can_fail():
     assert loaded("import numpy") & HEAVY
 
 
+TEXT_AND_PICTURES = """
+import sys
+sys.modules["torchaudio"] = sys.modules["soundfile"] = None  # as if they were not installed
+import torch
+import zoo
+sizes = {"backbone.depth": 1, "backbone.width": 32, "backbone.attention.heads": 2}
+model = zoo.create("gpt2", sizes, vocabulary=99, seed=0)
+assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 99)
+assert zoo.load("vit-digits")(torch.zeros(1, 1, 8, 8)).logits.shape == (1, 10)
+print(zoo.load("numbers-en-de").translate("twenty-one"))
+"""
+
+
+def test_text_and_pictures_need_no_torchaudio():
+    modules = loaded(TEXT_AND_PICTURES)
+    assert "torch" in modules and not [m for m in modules if m.startswith("torchaudio.")]
+    speech = loaded("import zoo; zoo.create('whisper-digits', seed=0)")
+    assert "torch" in speech and "torchaudio" not in speech  # until a sound has another rate
+
+
 def command(line):
     return f"from zoo.cli import main; assert main({line.split()!r}) == 0"
 

@@ -59,6 +59,24 @@ def test_the_answer_does_not_depend_on_the_batch(model, spoken):
             assert [w.start for w in a.words] == [w.start for w in b.words]
 
 
+def test_a_transducer_s_answer_does_not_depend_on_the_batch(spoken):
+    """Short and long sounds together, the longest in pieces, by greedy search and by prefixes."""
+    transducer = zoo.load("conformer-transducer-digits")
+    whole = np.concatenate([one.wave for one in spoken[:6]])
+    sounds = [sound(one) for one in spoken[6:11]]
+    sounds[2:2] = [(whole, RATE), (np.zeros(800, np.int16), RATE)]
+    for given in ({}, {"window": 4.0}, {"beams": 2, "window": 4.0}):
+        alone = [transducer.transcribe(one, **given) for one in sounds]
+        assert sum(len(one.words) for one in alone) > 20
+        for size in (2, 7):
+            found = transducer.transcribe(sounds, batch_size=size, **given)
+            for a, b in zip(found, alone, strict=True):
+                assert (a.text, a.seconds) == (b.text, b.seconds)
+                for one, two in zip(a.words, b.words, strict=True):
+                    assert (one.start, one.stop) == (two.start, two.stop)
+                    assert one.probability == pytest.approx(two.probability, abs=1e-4)
+
+
 def test_a_beam_is_no_worse(model, spoken):
     one = spoken[4]
     found = model.transcribe(sound(one), beams=8)

@@ -282,6 +282,13 @@ def test_torchaudio_s_encoder(tmp_path, group, first):
     with torch.no_grad():
         expected, _ = theirs(x, torch.tensor([30]))
         assert (ours(x).hidden - expected).abs().max() <= 1e-5
+        for length in (30, 17, 3):  # which theirs does not: it moves by 0.1 and more
+            longer = torch.cat([x[:, :length], 9 * torch.randn(1, 20, 16)], 1)
+            batch = torch.cat([longer, torch.randn_like(longer)])
+            found = ours(batch, torch.tensor([length, length + 20]))
+            assert found.lengths.tolist() == [length, length + 20]
+            alone = ours(x[:, :length]).hidden
+            assert (found.hidden[:1, :length] - alone).abs().max() <= 1e-5
     zoo.save(ours, tmp_path / "again", format="torchaudio-conformer")
     from safetensors.torch import load_file
 

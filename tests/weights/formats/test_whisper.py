@@ -154,6 +154,25 @@ def test_openai(sizes, tmp_path):
     assert to_mapping(zoo.load(f"dir:{back}").config) == to_mapping(ours.config)
 
 
+@torch.inference_mode()
+def test_a_pickled_checkpoint_of_transformers_needs_the_flag(tmp_path):
+    """As openai/whisper-* and old fine-tunings lie on the hub: `pytorch_model.bin`."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    torch.manual_seed(0)
+    theirs = shaken(WhisperForConditionalGeneration(WhisperConfig(**SMALL)))
+    theirs.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin is a pickle.*allow_pickle=True"):
+        zoo.load(f"dir:{tmp_path}")
+    ours = zoo.load(f"dir:{tmp_path}", allow_pickle=True)
+    features, tokens = inputs(ours.config, 5)
+    expected = theirs(features, decoder_input_ids=tokens).logits
+    found = ours(features, tokens).logits
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
 SHAPES = {  # node: (keys of OpenAI's file, parameters there), counted in its own models
     "whisper-tiny": (167, 37_184_640),
     "whisper-base": (245, 71_825_920),
