@@ -7,10 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import zoo
 from tests.generation.conftest import make
 from zoo.errors import ConfigError, WeightsError
 from zoo.models.base import build_empty, initialise, save
 from zoo.nn import forms, matmul
+from zoo.nn.cache import DynamicCache
 from zoo.nn.forms import FORMS, freeze, prepare, quantise, refuse_inexact, thaw
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import FUSED, activated
@@ -146,6 +148,33 @@ def test_a_model_in_int8_says_nearly_the_same(name, error, family):
         found = freeze(model.to(DTYPE[name]), name)(tokens).logits.float()
     assert (found - exact).norm() / exact.norm() <= error
     assert (found.argmax(-1) == exact.argmax(-1)).float().mean() >= 0.95
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_int8_takes_what_a_processor_is_best_at(tiles, monkeypatch):
+    """Where it multiplies bf16 in tiles: whole windows as int8-weight, attention in bf16."""
+    for module in ("attention", "forms", "kernel"):
+        monkeypatch.setattr(f"zoo.nn.{module}.has_tiles", lambda: tiles)
+    size = {"depth": 2, "width": 64, "attention": {"heads": 4}}
+    sound = {"seconds": 4, "bins": 20}  # 200 tokens
+    model = zoo.create("whisper-tiny", encoder={**size, "length": 200}, decoder=size, seed=0,
+                       alignment_heads=[], sound=sound).eval()  # fmt: skip
+    features = torch.randn(2, 20, 400, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[5, 9, 1, 7], [2, 2, 8, 9]])
+    with torch.inference_mode():
+        exact = model(features, tokens).logits
+        freeze(model, "int8")
+        whole = model(features, tokens).logits
+        cache = DynamicCache()
+        first = model.decode(tokens[:, :3], model.encode(features), cache=cache).logits
+        last = model.decode(tokens[:, 3:], None, cache=cache).logits
+    for found in (whole, torch.cat([first, last], 1)):
+        assert (found - exact).norm() / exact.norm() <= 3e-2
+    layer = model.decoder.layers[0].cross_attention
+    kinds = [type(one.form).__name__ for one in (model.encoder.layers[1].attention.qkv, layer.kv)]
+    assert kinds == ["Int8Weight" if tiles else "Int8"] * 2
+    assert type(layer.q.form) is forms.Int8  # a token at a time
+    assert cache.memory(0)[0].dtype == (torch.bfloat16 if tiles else torch.float32)
 
 
 # -- packed copies beside fp32 weights -------------------------------------------------------------

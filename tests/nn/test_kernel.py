@@ -149,7 +149,8 @@ def test_the_default_kernel_takes_torchs_fast_path(monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_one_bf16_query_is_computed_in_fp32(bias):
+def test_one_bf16_query_is_computed_in_fp32(bias, monkeypatch):
+    monkeypatch.setattr("zoo.nn.kernel.has_tiles", lambda: False)
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, h, n, 8).bfloat16() for h, n in ((4, 1), (2, 9), (2, 9)))
     extra = torch.randn(2, 4, 1, 9).bfloat16() if bias else None
@@ -185,6 +186,7 @@ def test_many_bf16_queries_that_see_everything_go_block_by_block(groups, monkeyp
     torch.manual_seed(0)
     shapes = [(2, 4, 300, 8), (2, groups, 290, 8), (2, groups, 290, 8)]
     q, k, v = (torch.randn(shape).bfloat16() for shape in shapes)
+    monkeypatch.setattr("zoo.nn.kernel.has_tiles", lambda: False)
     monkeypatch.setattr(F, "scaled_dot_product_attention", None)
     with torch.inference_mode():
         out, _ = kernel("sdpa").attend(q, k, v, Mask(), None, 0.3)
@@ -193,13 +195,16 @@ def test_many_bf16_queries_that_see_everything_go_block_by_block(groups, monkeyp
 
 
 @pytest.mark.parametrize("queries", [1, 3])
-def test_keys_that_are_kept_for_bf16_are_fp32_in_one_piece(queries):
+@pytest.mark.parametrize("tiles", [False, True])
+def test_keys_that_are_kept_for_bf16_are_what_is_read_fastest(queries, tiles, monkeypatch):
+    """In one piece; fp32, where the processor multiplies no bf16 in tiles."""
+    monkeypatch.setattr("zoo.nn.kernel.has_tiles", lambda: tiles)
     torch.manual_seed(0)
     q = torch.randn(2, 4, queries, 8).bfloat16()
     k, v = torch.randn(2, 9, 8, 8).bfloat16().transpose(1, 2).chunk(2, dim=1)
     sdpa = kernel("sdpa")
     keys, values = sdpa.keep(k), sdpa.keep(v)
-    assert keys.dtype == torch.float32 and keys.is_contiguous()
+    assert keys.dtype == (torch.bfloat16 if tiles else torch.float32) and keys.is_contiguous()
     out, _ = sdpa.attend(q, keys, values, Mask(), None, 0.3)
     assert out.dtype == torch.bfloat16
     expected, _ = kernel("plain").attend(q.float(), k.float(), v.float(), Mask(), None, 0.3)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError
 from zoo.nn.grid import GridRule
-from zoo.nn.kernel import attention_weights
+from zoo.nn.kernel import BLOCK_QUERIES, attention_weights
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
+from zoo.nn.matmul import has_tiles
 from zoo.nn.position import rotate
 from zoo.nn.schema import AttentionConfig
 from zoo.registry import build
@@ -115,6 +116,13 @@ class Attention(nn.Module):
         if self.cross:
             q, k, v = self._read_memory(x, context)
             mask, bias = context.memory_mask, None
+            if k.dtype != q.dtype and self._coarse(context):
+                out, _ = self.kernel.attend(q.to(k.dtype), k, v, mask, None, self.scale)
+                return self.out(out.transpose(1, 2).flatten(2).to(x.dtype))
+        elif context.cache is None and x.shape[1] >= BLOCK_QUERIES and self._coarse(context):
+            q, k, v = (part.bfloat16() for part in self._project(x, context))
+            out, _ = self.kernel.attend(q, k, v, context.mask, None, self.scale)
+            return self.out(out.transpose(1, 2).flatten(2).to(x.dtype))
         else:
             q, k, v = self._project(x, context)
             if self._reads_rows(context):
@@ -144,6 +152,21 @@ class Attention(nn.Module):
         else:
             out, _ = self.kernel.attend(q, k, v, mask, bias, self.scale, None, dropout)
         return self.out(out.transpose(1, 2).flatten(2))
+
+    def _coarse(self, context: Context) -> bool:
+        """Returns whether bf16 holds all that q, k and v say, products of int8, and is faster; and
+        nothing but a mask comes between them."""
+        form = self.out.form
+        return (
+            form is not None
+            and not form.exact
+            and has_tiles()
+            and self.relative is None
+            and context.record is None
+            and (self.cross or context.bias is None)
+            and self.window is None
+            and self.pattern == "full"
+        )
 
     @property
     def packs(self) -> bool:
@@ -230,6 +253,8 @@ class Attention(nn.Module):
             if self.has_qk_norm:
                 k = self.k_norm(k)
             if context.cache is not None:
+                if self._coarse(context):
+                    k, v = k.bfloat16(), v.bfloat16()
                 k, v = self.kernel.keep(k), self.kernel.keep(v)
                 context.cache.keep_memory(self.layer, k, v)
         return (self.q_norm(q) if self.has_qk_norm else q), k, v

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ConfigError
 from zoo.nn.mask import Mask
+from zoo.nn.matmul import has_tiles
 from zoo.nn.schema import PlainKernelConfig, SDPAKernelConfig
 
 __all__ = ["Kernel", "PlainKernel", "SDPAKernel", "attention_weights"]
@@ -90,14 +91,13 @@ class SDPAKernel(Kernel):
 
     def attend(self, q, k, v, mask, bias, scale, state=None, dropout=0.0):
         queries, keys = q.shape[2], k.shape[2]
-        if (queries == 1 and _narrow(q)) or k.dtype != q.dtype:
-            # for one query PyTorch's bf16 kernel takes twice the time of converting and fp32's
+        if (queries == 1 and _widened(q)) or k.dtype != q.dtype:
             wide = None if bias is None else bias.float()
             out, _ = self.attend(q.float(), k.float(), v.float(), mask, wide, scale, None, dropout)
             return out.to(q.dtype), state
         rules = mask.rules
         plain = not rules and bias is None and not dropout and self.backend == "auto"
-        if plain and queries >= BLOCK_QUERIES and _narrow(q) and not torch.is_grad_enabled():
+        if plain and queries >= BLOCK_QUERIES and _widened(q) and not torch.is_grad_enabled():
             return _attend_blocks(q, k, v, scale), state
         causal = False
         if rules == {"causal"} and bias is None and (queries == keys or queries == 1):
@@ -120,7 +120,7 @@ class SDPAKernel(Kernel):
         return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
     def keep(self, x: Tensor) -> Tensor:
-        return (x.float() if _narrow(x) else x).contiguous()
+        return (x.float() if _widened(x) else x).contiguous()
 
     def _chosen(self):
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -151,13 +151,15 @@ def _grouped_row(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: fl
     return (weights @ v).view(q.shape)
 
 
-def _narrow(x: Tensor) -> bool:
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+def _widened(x: Tensor) -> bool:
+    """Returns whether PyTorch's bf16 kernel is best left aside: without tiles it takes, for one
+    query, twice the time of converting and fp32's."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not has_tiles()
 
 
 def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:  # b h q c, b g k c
     """Returns softmax(q k^T * scale) v by oneDNN's products, some queries at a time: in bf16 they
-    take two thirds of the time of PyTorch's fused kernel."""
+    take two thirds of the time of PyTorch's fused kernel where there are no tiles."""
     b, h, n, c = q.shape
     groups = k.shape[1]
     q = (q * scale).reshape(b * groups, h // groups * n, c)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FUSED", "PLAIN", "activated", "has_onednn", "linear", "uses_onednn"]
+__all__ = ["FUSED", "PLAIN", "activated", "has_onednn", "has_tiles", "linear", "uses_onednn"]
 
 # Multiplications from which the 10 us of calling oneDNN are won back.
 WORTH_IT = 1_000_000
@@ -65,6 +65,13 @@ def has_onednn(dtype: torch.dtype) -> bool:
         return False
     bf16 = dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported()
     return bf16 or dtype == torch.float32
+
+
+@cache
+def has_tiles() -> bool:
+    """Returns whether this processor multiplies bf16 in tiles (Intel's AMX): three times as fast as
+    int8 without them, and attention to bf16 keys in half the time of fp32's."""
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported())
 
 
 def _chosen() -> str:

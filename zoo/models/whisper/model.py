@@ -20,6 +20,9 @@ __all__ = ["Whisper"]
 class Whisper(EncoderDecoder, WhisperVerbs):
     """Features of a window of sound and the tokens so far in, scores of the next token out."""
 
+    # layers that multiply all tokens of a window at once
+    reads_windows = ("encoder.*", "decoder.*.cross_attention.kv")
+
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         self.config = config
