@@ -139,6 +139,35 @@ def test_one_beam_is_greedy_and_groups_differ(gpt):
     assert len({tokens[0] for tokens in found.tokens}) == 4
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("diversity", [0.0, 0.7, 3.0])
+def test_groups_follow_the_definition(gpt, diversity):
+    """Algorithm 1 of arXiv 1610.02424, written out: each group in turn extends its own beams by
+    what scores best, less `diversity` for every time that earlier groups chose the token now."""
+    prompt, groups, size, length = [1, 2, 3], 3, 2, 5
+    beams = [[([], 0.0)] for _ in range(groups)]
+    for _ in range(length):
+        chosen = []
+        for group, own in enumerate(beams):
+            found = []
+            for tokens, score in own:
+                logs = gpt(torch.tensor([[*prompt, *tokens]])).logits[0, -1].log_softmax(-1)
+                for token, log in enumerate(logs.tolist()):
+                    worth = score + log - diversity * chosen.count(token)
+                    found.append((worth, [*tokens, token], score + log))
+            found.sort(key=lambda entry: -entry[0])
+            beams[group] = [(tokens, score) for _, tokens, score in found[:size]]
+            chosen += [tokens[-1] for tokens, _ in beams[group]]
+    expected = sorted((beam for own in beams for beam in own), key=lambda beam: -beam[1])
+    wanted = options(
+        max_new_tokens=length, beams=groups * size, groups=groups, results=groups * size,
+        diversity=diversity, length_penalty=0.0,
+    )  # fmt: skip
+    (found,) = beam_search(CausalSteps(gpt), torch.tensor([prompt]), wanted)
+    assert found.scores == pytest.approx([score for _, score in expected], abs=1e-3)
+    assert sorted(found.tokens) == sorted(tokens for tokens, _ in expected)
+
+
 def test_masked_decoding_follows_its_schedule_and_keeps_known_tokens():
     torch.manual_seed(0)
     fixed, mask = torch.randn(2, 16, 10), 10
