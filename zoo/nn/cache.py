@@ -34,7 +34,15 @@ from torch import Tensor
 from zoo.errors import ConfigError
 from zoo.nn.forms import quantise
 
-__all__ = ["Cache", "DynamicCache", "FixedCache", "Int8Cache", "SlidingCache", "StaticCache"]
+__all__ = [
+    "CACHES",
+    "Cache",
+    "DynamicCache",
+    "FixedCache",
+    "Int8Cache",
+    "SlidingCache",
+    "StaticCache",
+]
 
 
 class Cache(Protocol):
@@ -310,3 +318,7 @@ class Int8Cache(_Memories):
         self.numbers.free()
         self.scales.free()
         self.memories, self.owners = {}, None
+
+
+# what a person may ask for by name; the others belong to who decodes
+CACHES: dict[str, type[DynamicCache] | type[Int8Cache]] = {"full": DynamicCache, "int8": Int8Cache}

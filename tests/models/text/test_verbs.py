@@ -10,6 +10,7 @@ from zoo.cli import main
 from zoo.errors import ConfigError, DataError
 from zoo.models.base import build_empty, initialise
 from zoo.models.text.steps import CausalSteps
+from zoo.nn.cache import CACHES, Int8Cache
 from zoo.registry import resolve
 from zoo.tokenizers.text import train_tokenizer
 
@@ -114,6 +115,33 @@ def test_what_one_stream_cannot_give_is_refused(causal, seq2seq):
         for more in ({"beams": 3}, {"results": 2, "temperature": 1.0}):
             with pytest.raises(ConfigError, match="what is streamed is one answer"):
                 list(model.stream("the cat", **more))
+
+
+def test_a_cache_of_8_bits_serves_every_way_of_answering(causal, monkeypatch):
+    made = []
+    monkeypatch.setitem(CACHES, "int8", lambda: made.append(Int8Cache()) or made[-1])
+    given = {"max_new_tokens": 12, "cache": "int8"}
+    answer = causal.generate("the cat", **given)
+    assert causal.generate(["the cat", "def f(x):"], **given)[0] == answer
+    assert "".join(causal.stream("the cat", **given)) == answer
+    assert causal.generate("the cat", draft="prompt", **given) == answer
+    causal.generate("the cat", beams=2, **given)
+    assert len(made) == 5 and all(cache.length > 12 for cache in made)
+    full = CausalSteps(causal)
+    with torch.inference_mode():
+        full.step(torch.zeros(1, made[0].length, dtype=torch.long))
+    held = [t[:, :, : cache.length].nbytes for cache in made[:1] for t in held_by(cache)]
+    assert sum(held) < 0.4 * sum(t[:, :, : full.cache.length].nbytes for t in held_by(full.cache))
+    with pytest.raises(ConfigError, match=r"cache: there is no 'int4'.*Did you mean 'int8'"):
+        causal.generate("the cat", cache="int4")
+    with pytest.raises(ConfigError, match="leave cache out"):
+        causal.generate("the cat", prompt_cache="any.safetensors", cache="int8")
+
+
+def held_by(cache):
+    """Returns every buffer of a cache."""
+    parts = [cache.numbers, cache.scales] if isinstance(cache, Int8Cache) else [cache]
+    return [t for part in parts for pair in part.buffers.values() for t in pair]
 
 
 def test_only_a_decoder_guesses(causal, masked):

@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt-cache", metavar="FILE", help="keeps what reading the prompt computes"
     )
+    parser.add_argument(
+        "--cache", help="full (default), or int8: a quarter of the memory for keys and values"
+    )
     add_decoding(parser)
     add_json(parser)
 
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         given["draft"] = args.draft if alone else load_another(args.draft, args)
     if args.prompt_cache:
         given["prompt_cache"] = args.prompt_cache
+    if args.cache:
+        given["cache"] = args.cache
     whole = "draft" in given or "prompt_cache" in given
     if args.json or whole or given.get("beams", 1) > 1 or given.get("results", 1) > 1:
         answer = model.generate(prompt, **given)

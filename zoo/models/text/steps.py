@@ -13,11 +13,12 @@ from zoo.errors import ConfigError
 from zoo.generation.fixed import FixedSteps, room
 from zoo.generation.schema import DecodingOptions
 from zoo.generation.steps import Steps
-from zoo.nn.cache import Cache, DynamicCache
+from zoo.nn.cache import CACHES, Cache, DynamicCache
 from zoo.nn.forms import prepare
 from zoo.nn.paged import PagedCache, PagePool
+from zoo.registry.suggest import hint
 
-__all__ = ["CausalSteps", "Seq2SeqSteps", "page_pool", "steps_for"]
+__all__ = ["CausalSteps", "Seq2SeqSteps", "cache_named", "page_pool", "steps_for"]
 
 
 class CausalSteps(Steps):
@@ -147,11 +148,24 @@ class Seq2SeqSteps(Steps):
         self.cache.rewind(self.cache.length - count)
 
 
-def steps_for(model: Any, tokens: Tensor, mask: Tensor, wanted: DecodingOptions) -> Steps:
+def cache_named(name: str) -> Cache:
+    """Returns an empty cache: "full", or "int8" for a quarter of fp32's memory. Raises
+    ConfigError."""
+    if name not in CACHES:
+        known = f"There are: {', '.join(CACHES)}."
+        raise ConfigError(f"cache: there is no {name!r}.{hint(name, CACHES, known)}")
+    return CACHES[name]()
+
+
+def steps_for(
+    model: Any, tokens: Tensor, mask: Tensor, wanted: DecodingOptions, cache: str = "full"
+) -> Steps:
     """Returns the steps that answer prompts (b n): of fixed shape for a model that was loaded with
     `compile=True` (a CUDA graph on a GPU, torch.compile elsewhere), else ordinary ones."""
     if not getattr(model, "compiled", False):
-        return CausalSteps(model, mask)
+        return CausalSteps(model, mask, cache_named(cache))
+    if cache != "full":
+        raise ConfigError("cache: compiled steps write into one of their own; leave it out.")
     mode: Any = "graph" if tokens.device.type == "cuda" else "compile"
     capacity = room(tokens.shape[1] + wanted.max_new_tokens)
     return FixedSteps(model.fixed_scores, capacity, len(tokens), tokens.device, mask, mode)
