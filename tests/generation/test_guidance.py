@@ -51,3 +51,12 @@ def test_a_schedule_is_for_models_with_passes():
         draw_options(True, {"guidance_schedule": "linear"})
     with pytest.raises(ConfigError, match="guidance_schedule"):
         draw_options(False, {"guidance_schedule": "quadratic"})
+
+
+def test_a_temperature_of_zero_voids_the_choices_of_the_model():
+    """What a model draws with by itself must not refuse its most probable codes."""
+    own = {"top_p": 0.85, "guidance": 3.0}
+    wanted = draw_options(True, own, {"temperature": 0.0})
+    assert (wanted.top_p, wanted.guidance, wanted.temperature) == (None, 3.0, 0.0)
+    assert draw_options(True, own, {"temperature": 0.5}).top_p == 0.85
+    assert draw_options(True, own, {"temperature": 0.0, "top_p": 0.9}).top_p == 0.9  # their own

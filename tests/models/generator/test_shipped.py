@@ -28,7 +28,7 @@ def test_digits_and_colours_are_as_asked(name):
     digits = read_digits(drawn) == torch.tensor([digit for _, digit in pairs])
     colours = read_colours(drawn) == torch.tensor([NAMES.index(colour) for colour, _ in pairs])
     assert digits.double().mean() >= 0.95
-    assert colours.double().mean() >= 0.96
+    assert colours.double().mean() >= 0.97
     unseen = torch.tensor([pair in UNSEEN for pair in pairs])
     assert (digits & colours)[unseen].double().mean() >= 0.7
     assert frechet(drawn) < 0.5

@@ -299,7 +299,11 @@ _CAUSAL_ONLY = ("top_p",)
 def draw_options(causal: bool, *given: dict[str, Any]) -> DrawOptions:
     """Returns checked options, later ones over earlier ones; raises ConfigError for one that does
     not exist, or that models of the other kind have."""
-    merged = {name: value for options in given for name, value in options.items()}
+    merged: dict[str, Any] = {}
+    for options in given:
+        if options.get("temperature") == 0:  # the most probable code: earlier choices are void
+            merged = {name: v for name, v in merged.items() if name not in ("top_k", "top_p")}
+        merged |= options
     for name in _MASKED_ONLY if causal else _CAUSAL_ONLY:
         if merged.get(name) is not None:
             way = "writes code after code" if causal else "fills in masked codes"
