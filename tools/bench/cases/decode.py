@@ -7,6 +7,7 @@ needs for the weights alone: every matrix product of a step, by the fastest prod
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -208,6 +209,8 @@ def _framework(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
     runs = {"zoo": _ours(model)}
     with tempfile.TemporaryDirectory() as folder:
         zoo.save(model, folder, format="transformers-gpt2")
+        if shutil.which("g++"):  # which torch.compile needs
+            runs["zoo compiled"] = _ours(zoo.load(f"dir:{folder}", compile=True))
         if "transformers" in peers:
             import torch
 
@@ -217,6 +220,8 @@ def _framework(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
     _check_tokens(runs, prompt, NEW)
     timed = {name: _per_token(run, prompt) for name, run in runs.items()}
     bars = [Bar("framework cost per token, ms", None, "zoo", 1.2, 0.8)]
+    if "zoo compiled" in runs:
+        bars += [Bar("compile=True / plain", "zoo", "zoo compiled")]
     yield "framework cost, 12 layers of width 24", Prepared(timed, repeats=9, bars=bars)
 
 
@@ -228,12 +233,13 @@ def _ours(model: Any) -> engines.Decoder:
 
     from zoo.generation.loop import decode
     from zoo.generation.schema import options
-    from zoo.models.text.steps import CausalSteps
+    from zoo.models.text.steps import steps_for
 
     def tokens(prompt: list[int], count: int) -> list[int]:
         with torch.inference_mode():
-            wanted = options(max_new_tokens=count)
-            return decode(CausalSteps(model), torch.tensor([prompt]), wanted).tokens[0]
+            wanted, given = options(max_new_tokens=count), torch.tensor([prompt])
+            steps = steps_for(model, given, torch.ones_like(given), wanted)
+            return decode(steps, given, wanted).tokens[0]
 
     return tokens
 
