@@ -132,9 +132,9 @@ def test_export(family, odd, ours, folder, tmp_path):
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     text = tokens()
     assert distance(back(text).logits, reference(family, odd)(text).logits) <= 1e-6
-    # and it means the same to us
+    # and it means the same to us, up to the order of sums: what read before may have laid copies
     again = zoo.load(f"dir:{tmp_path}")
-    assert torch.equal(again(text).logits, model(text).logits)
+    assert distance(again(text).logits, model(text).logits) <= 1e-6
 
 
 @every_case
