@@ -92,12 +92,15 @@ def _draw(model: Any, cached: bool) -> Any:  # -> b n
         return model.draw_codes([PROMPT] * BATCH, seed=0, guidance=1.0)
     from zoo.generation.loop import stream
     from zoo.generation.schema import options
+    from zoo.models.generator.schema import draw_options
 
     with torch.inference_mode():
         steps = Again(model, model.condition([PROMPT] * BATCH))
         count = model.config.shape[0] * model.config.shape[1]
         none = torch.empty(BATCH, 0, dtype=torch.long)
-        wanted = options(max_new_tokens=count, temperature=1.0, seed=0)
+        own = draw_options(True, model.config.sampling, {"seed": 0})
+        kept = {key: getattr(own, key) for key in ("temperature", "top_k", "top_p", "seed")}
+        wanted = options(max_new_tokens=count, **kept)
         return torch.stack(list(stream(steps, none, wanted)), dim=1)
 
 
