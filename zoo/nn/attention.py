@@ -120,9 +120,10 @@ class Attention(nn.Module):
                 out, _ = self.kernel.attend(q.to(k.dtype), k, v, mask, None, self.scale)
                 return self.out(out.transpose(1, 2).flatten(2).to(x.dtype))
         elif context.cache is None and x.shape[1] >= BLOCK_QUERIES and self._coarse(context):
-            q, k, v = (part.bfloat16() for part in self._project(x, context))
+            low = x if self.has_qk_norm else x.bfloat16()  # products answer in what they are given
+            q, k, v = (part.bfloat16() for part in self._project(low, context))
             out, _ = self.kernel.attend(q, k, v, context.mask, None, self.scale)
-            return self.out(out.transpose(1, 2).flatten(2).to(x.dtype))
+            return self.out(out.transpose(1, 2).flatten(2)).to(x.dtype)
         else:
             q, k, v = self._project(x, context)
             if self._reads_rows(context):
