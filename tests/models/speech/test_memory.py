@@ -61,9 +61,9 @@ def test_long_sounds_need_no_more_memory_than_short_ones():
     for _, short, long in zip(*[iter(found)] * 3):
         if "log-mel" in long["what"]:  # the features themselves, openai-whisper's need them whole
             assert long["answer"] == [80, 183000]
-            assert long["grown"] <= short["grown"] + 80 * 183000 * 4 / 2**20 + 32, found
+            assert long["grown"] <= short["grown"] + 80 * 183000 * 4 / 2**20 + 96, found
         elif "whole" in long["what"]:  # relative scores of 4000 tokens are 512 MB for four heads
             assert long["grown"] <= 256, found
         else:
             assert long["answer"] > 4 * short["answer"] > 0
-            assert long["grown"] <= short["grown"] + 48, found
+            assert long["grown"] <= short["grown"] + 80, found
