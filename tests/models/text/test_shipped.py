@@ -60,6 +60,13 @@ def test_unseen_numbers_are_translated():
     assert right / len(unseen) >= 0.98
 
 
+def test_short_numbers_are_translated_too():
+    """They are one in a thousand, and what people type first."""
+    numbers = range(100)
+    written = zoo.load("numbers-en-de").translate([in_words(n, "en") for n in numbers])
+    assert written == [in_words(n, "de") for n in numbers]
+
+
 def test_an_encoder_fills_in():
     model = zoo.load("bert-stdlib", dtype="fp32")
     found = model.fill("def __init__(<|mask|>, name):\n    self.name = name\n", top=4)
