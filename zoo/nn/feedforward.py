@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.forms import Int8Weight
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import FUSED, PLAIN
 from zoo.nn.schema import GatedMLPConfig, MLPConfig
@@ -44,6 +45,9 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
         # a dict: at one token a step, attributes of modules are dear
         part: dict[str, Any] = self._modules
+        kind, down = x.dtype, part["down"]
+        if type(getattr(down, "form", None)) is Int8Weight and not self.has_inner_norm:
+            x = x.bfloat16()  # what its products begin with, and answer in
         x = part["up"](x, self.fused)  # b n f
         if self.activation is not None:
             x = self.activation(x)
@@ -51,7 +55,8 @@ class MLP(nn.Module):
             x = part["inner_norm"](x)
         if self.dropout and self.training:
             x = F.dropout(x, self.dropout)
-        return part["down"](x)
+        x = down(x)
+        return x if x.dtype == kind else x.to(kind)
 
 
 class GatedMLP(nn.Module):
