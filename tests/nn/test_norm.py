@@ -1,5 +1,7 @@
 """Norms against their defining formulas and torch."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -123,6 +125,16 @@ def test_adaptive_norms_need_a_vector(x):
         build_norm(resolve("norm", "adaptive"), WIDTH, 7)(x.float(), None)
     with pytest.raises(ConfigError, match="stands around a plain one"):
         resolve("norm", {"name": "adaptive", "norm": {"name": "adaptive"}})
+
+
+def test_rms_of_many_bf16_rows_is_fp32s_rounded_once():
+    x = torch.randn(3, 5, 64).bfloat16()
+    norm = make({"name": "rms", "eps": 0.1}, width=64).bfloat16()
+    with torch.no_grad():
+        norm.weight.normal_()
+        wide = copy.deepcopy(norm).float()(x.float())
+        assert torch.equal(norm(x), wide.bfloat16())
+        assert (torch.rms_norm(x, (64,), norm.weight, 0.1) - norm(x)).abs().max() <= 0.02
 
 
 def test_rms_of_one_row_is_that_of_many():

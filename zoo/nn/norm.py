@@ -67,22 +67,29 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self._parameters["weight"]
-        if not self.eps or not _is_plain(x):
+        weight: Any = self._parameters["weight"]
+        one, half = x.numel() == self.shape[0], x.dtype == torch.bfloat16
+        if not self.eps or not _is_plain(x) or (one and half):
             return torch.rms_norm(x, self.shape, weight, self.eps)
-        if x.numel() == self.shape[0]:  # PyTorch takes six kernels for this; for one row three do
-            row = x.view(-1)
-            factor: Any = (float(torch.dot(row, row)) / len(row) + self.eps) ** -0.5
-        else:  # three that read all of x, no square of it in memory
-            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            factor = length.square_().div_(self.shape[0]).add_(self.eps).rsqrt_()
+        if half:  # PyTorch takes nine kernels for this; five do
+            return self._scaled(x.float(), weight.float()).to(x.dtype)
+        if not one:
+            return self._scaled(x, weight)
+        row = x.view(-1)  # six for fp32; for one row three do
+        factor: Any = (float(torch.dot(row, row)) / len(row) + self.eps) ** -0.5
+        return (x * factor).mul_(weight)
+
+    def _scaled(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Three kernels that read all of x, without a square of it in memory."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        factor = length.square_().div_(self.shape[0]).add_(self.eps).rsqrt_()
         return (x * factor).mul_(weight)
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Returns whether x may be handled by hand: fp32 on a CPU, and no gradient wanted."""
+    """Returns whether x may be handled by hand: on a CPU, and no gradient wanted."""
     return (
-        x.dtype == torch.float32
+        x.dtype in (torch.float32, torch.bfloat16)
         and x.device.type == "cpu"
         and x.is_contiguous()
         and not torch.is_grad_enabled()

