@@ -56,3 +56,21 @@ def test_small_products_and_autocast_stay_with_torch(library):
     with torch.autocast("cpu", torch.bfloat16):
         assert not matmul.uses_onednn(torch.randn(512, 96), torch.randn(200, 96))
         assert linear(torch.randn(512, 96), torch.randn(200, 96)).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not matmul.has_onednn(torch.float32), reason="this PyTorch has no oneDNN")
+def test_a_dear_activation_is_fused_also_where_mkl_is_at_home(monkeypatch):
+    monkeypatch.setattr(matmul, "_intel", lambda: True)
+    matmul._onednn.cache_clear()
+    x, weight, bias = torch.randn(70, 96), torch.randn(1500, 96), torch.randn(1500)
+    assert not matmul.uses_onednn(x, weight, "gelu")
+    assert matmul.uses_onednn(x, weight, "gelu_tanh")
+    exact = F.gelu(F.linear(x.double(), weight.double(), bias.double()), approximate="tanh")
+    with torch.inference_mode():
+        found = linear(x, weight, bias, "gelu_tanh")
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
+    linear(x.requires_grad_(), weight, bias, "gelu_tanh").sum().backward()  # by PyTorch
+    found, x.grad = x.grad, None
+    F.gelu(F.linear(x, weight, bias), approximate="tanh").sum().backward()
+    torch.testing.assert_close(found, x.grad, rtol=1e-4, atol=1e-3)
+    matmul._onednn.cache_clear()
