@@ -91,7 +91,7 @@ def _draw(model: Any, cached: bool) -> Any:  # -> b n
     if cached:
         return model.draw_codes([PROMPT] * BATCH, seed=0, guidance=1.0)
     from zoo.generation.loop import stream
-    from zoo.generation.schema import options
+    from zoo.models.generator.sample import writing_options
     from zoo.models.generator.schema import draw_options
 
     with torch.inference_mode():
@@ -99,8 +99,7 @@ def _draw(model: Any, cached: bool) -> Any:  # -> b n
         count = model.config.shape[0] * model.config.shape[1]
         none = torch.empty(BATCH, 0, dtype=torch.long)
         own = draw_options(True, model.config.sampling, {"seed": 0})
-        kept = {key: getattr(own, key) for key in ("temperature", "top_k", "top_p", "seed")}
-        wanted = options(max_new_tokens=count, **kept)
+        wanted = writing_options(own, count)
         return torch.stack(list(stream(steps, none, wanted)), dim=1)
 
 

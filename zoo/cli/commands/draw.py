@@ -69,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
             pictures = model.edit(args.image, mask, args.prompt, args.num, watch=watch, **given)
         else:
             given |= {"image": args.image, "best_of": args.best_of, "rerank": args.rerank}
-            given |= {"draft": draft}
-            pictures = model.draw(args.prompt, args.num, watch=watch, **given)
+            pictures = model.draw(args.prompt, args.num, draft=draft, watch=watch, **given)
     files = _written(pictures, args)
     if draft is not None:
         say_gain(model.report, "codes")

@@ -22,7 +22,7 @@ from zoo.models.generator.prompt import Condition
 from zoo.models.generator.schema import DrawOptions
 from zoo.models.generator.steps import FillSteps, code_steps
 
-__all__ = ["UNKNOWN", "check_draft", "draft_codes", "sample"]
+__all__ = ["UNKNOWN", "check_draft", "draft_codes", "sample", "writing_options"]
 
 UNKNOWN = -1
 Told = tuple[Condition, Condition | None]  # what is asked for, and what guidance leads away from
@@ -56,7 +56,7 @@ def sample(
 def _written(model: Any, known: Tensor, steps: Any, wanted: DrawOptions) -> Iterator[Tensor]:
     given = (known != UNKNOWN).all(0).long().cumprod(0).sum()
     primed = min(int(given), known.shape[1] - 1)  # the last one is chosen, whatever it is
-    options = _decoding(wanted, known.shape[1] - primed)
+    options = writing_options(wanted, known.shape[1] - primed)
     codes = torch.full_like(known, UNKNOWN)
     codes[:, :primed] = known[:, :primed]
     chosen = stream(steps, known[:, :primed], options, known=known[:, primed:])
@@ -77,7 +77,7 @@ def draft_codes(
     """Yields the codes (b n) after every picture, of which a smaller model, told the same in its
     own way, guesses what comes. Greedy ones are those of `sample`; others are drawn from the same
     distribution. What it gained is added to `report`."""
-    guidance, options = _guidance(wanted), _decoding(wanted, codes.shape[1])
+    guidance, options = _guidance(wanted), writing_options(wanted, codes.shape[1])
     for row in range(len(codes)):
         if wanted.seed is not None:
             options.seed = wanted.seed + row
@@ -114,6 +114,7 @@ def _guidance(wanted: DrawOptions) -> Guidance:
     )
 
 
-def _decoding(wanted: DrawOptions, count: int) -> DecodingOptions:
+def writing_options(wanted: DrawOptions, count: int) -> DecodingOptions:
+    """Returns the options by which `count` codes are written one after the other."""
     names = ("temperature", "top_k", "top_p", "seed")
     return decoding_options({n: getattr(wanted, n) for n in names}, max_new_tokens=count)

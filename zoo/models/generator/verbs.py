@@ -220,6 +220,8 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
         elif draft is not None:
             raise ConfigError("draft: it guesses whole pictures; give no codes that are known.")
         wanted = draw_options(self.config.causal, self.config.sampling, given)
+        if draft is not None:
+            check_draft(self, draft)
         self.report = Report()
         seed, found = wanted.seed, []
         for start in range(0, len(prompts), batch_size):
@@ -231,7 +233,6 @@ class GeneratorVerbs(ClipVerbs, ReadsText):
             if draft is None:
                 passes = sample(self, rows, *told, wanted, grid)
             else:
-                check_draft(self, draft)
                 its = draft._told(part, wanted, image, features)
                 passes = draft_codes(self, told, draft, its, rows, wanted, self.report)
             codes = rows

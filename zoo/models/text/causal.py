@@ -60,10 +60,10 @@ class CausalLM(nn.Module, CausalVerbs):
         if prefix is None and self.config.prefix_lm and cache is not None and cache.length == 0:
             prefix = torch.full(x.shape[:1], x.shape[1], device=x.device)
         x = self.backbone(x, mask=as_mask(mask, prefix), cache=cache, record=record)
+        asked = x
         if last is not False:
             asked = x[:, -1:] if last is True else x[:, last]
-            return TextOutput(self.head(asked, self.embedding), x)
-        return TextOutput(self.head(x, self.embedding), x)
+        return TextOutput(self.head(asked, self.embedding), x)
 
     def fixed_scores(
         self, tokens: Tensor, mask: Tensor | None, cache: Cache, last: bool

@@ -43,9 +43,7 @@ class CausalSteps(Steps):
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
         if self.rows != len(tokens):
-            self.rows = len(tokens)
-            joined = 4 if isinstance(self.cache, PagedCache) else 1  # others will join
-            prepare(self.model, max(self.rows, joined))
+            self._prepare(len(tokens))
         mask = self._extended(tokens)
         given: dict[str, Any] = {"cache": self.cache, "last": not every}
         if self.embedded is not None:
@@ -67,12 +65,17 @@ class CausalSteps(Steps):
                 CausalSteps(self.model, None, PagedCache(cache.pool, [s])) for s in cache.sequences
             )
             return torch.cat([s.read([p]) for s, p in zip(alone, prompts, strict=True)])
-        prepare(self.model, max(len(prompts), 4))
+        self._prepare(len(prompts))
         counts = [len(prompt) for prompt in prompts]
         cache.begin(counts)
         row = torch.tensor([[token for prompt in prompts for token in prompt]], device=device)
         ends = torch.tensor(counts, device=device).cumsum(0) - 1
         return self.model(row, cache=cache, last=ends).logits[0]
+
+    def _prepare(self, rows: int) -> None:
+        """Readies the model for so many sequences; those in pages will be joined by others."""
+        self.rows = rows
+        prepare(self.model, max(rows, 4) if isinstance(self.cache, PagedCache) else rows)
 
     def _extended(self, tokens: Tensor) -> Tensor | None:
         """Returns the mask of past and new tokens; the first call's tokens are the prompt
