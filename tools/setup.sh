@@ -12,7 +12,7 @@ venv=${VENV:-.venv}
 stamp=$venv/.installed
 needs_gb=9 # 6.0 measured after installing, and room for what is unpacked
 shopt -s nullglob
-inputs=(pyproject.toml setup.py constraints.txt tools/setup.sh tools/references.txt plugins/*/pyproject.toml)
+inputs=(pyproject.toml setup.py zoo/nn/native/*.[ch] constraints.txt tools/setup.sh tools/references.txt plugins/*/pyproject.toml)
 
 say() { printf 'zoo: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }

@@ -11,9 +11,9 @@ import zoo
 from tests.generation.conftest import make
 from zoo.errors import ConfigError, WeightsError
 from zoo.models.base import build_empty, initialise, save
-from zoo.nn import forms, matmul
+from zoo.nn import forms, matmul, native
 from zoo.nn.cache import DynamicCache
-from zoo.nn.forms import FORMS, freeze, prepare, quantise, refuse_inexact, thaw
+from zoo.nn.forms import freeze, prepare, quantise, refuse_inexact, thaw
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import FUSED, activated
 from zoo.registry import resolve
@@ -37,7 +37,7 @@ def layer(dtype, inputs=90, outputs=70, bias=True):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 1, 90), (3, 96), (2, 40, 96)])
+@pytest.mark.parametrize("shape", [(1, 1, 90), (3, 96), (2, 40, 96), (3, 128), (2, 40, 128)])
 @pytest.mark.parametrize("activation", ["linear", *FUSED])
 def test_products_are_those_of_the_weight(name, shape, activation):
     plain = layer(DTYPE[name], shape[-1])
@@ -122,12 +122,6 @@ def test_int8_is_neither_trained_nor_saved(name, tmp_path):
     refuse_inexact(make("llama"))
 
 
-def test_engine_is_left_as_it_was():
-    before = torch.backends.quantized.engine
-    FORMS["int8"](torch.randn(4, 4), None)
-    assert torch.backends.quantized.engine == before
-
-
 def test_numbers_and_scales():
     numbers, scale = quantise(torch.tensor([[1.0, -2.0, 0.5]]))
     assert numbers.tolist() == [[64, -127, 32]] and scale.tolist() == [[pytest.approx(2 / 127)]]
@@ -186,12 +180,23 @@ beside = pytest.mark.skipif(
 
 
 @pytest.fixture(params=["MKL at home", "MKL elsewhere"])
-def few(request, monkeypatch):
-    """Returns the rows that multiply with packed copies, on both kinds of processors."""
+def many(request, monkeypatch):
+    """Returns the rows that packed copies are made for, on both kinds of processors."""
     monkeypatch.setattr(matmul, "_intel", lambda: request.param == "MKL at home")
     matmul._onednn.cache_clear()
-    yield forms.Beside(nn.Parameter(torch.empty(600, 600)), None).few
+    yield forms.Beside(nn.Parameter(torch.empty(600, 600)), None).many
     matmul._onednn.cache_clear()
+
+
+@pytest.fixture(params=["compiled", "nothing compiled"])
+def compiled(request, monkeypatch):
+    """Returns whether the C of zoo.nn.native is there, and takes it away."""
+    if request.param == "compiled":
+        if native.library() is None:
+            pytest.skip("no C compiler was found when zoo was installed")
+        return True
+    monkeypatch.setattr(native, "library", lambda: None)
+    return False
 
 
 def large(bias=True):
@@ -206,8 +211,8 @@ def large(bias=True):
 @beside
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 40])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias, few):
-    assert 4 in few and (few.start, 1000 in few) in [(4, False), (2, True)]
+def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias, many, compiled):
+    assert 4 in many and (many.start, 1000 in many) in [(4, False), (2, True)]
     made = large(bias)
     x = torch.randn(1, rows, 320)
     exact = F.linear(x.double(), made.weight.double(), made.bias.double() if bias else None)
@@ -215,13 +220,12 @@ def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias, f
         plain = made(x)
         prepare(made, rows)
         found = made(x, "relu")
-        assert (made.beside.turned is None, made.beside.packed is None) == (
-            rows > 1,
-            rows not in few,
-        )
+        few = compiled and rows <= native.MOST
+        assert (made.beside.rows is not None) == few
+        assert (made.beside.packed is not None) == (rows in many and not few)
         prepare(made)
         alone = torch.cat([made(x[:, i : i + 1]) for i in range(rows)], dim=1)
-    assert made.beside.turned is not None and plain.shape == found.shape
+    assert (made.beside.rows is not None) == compiled and plain.shape == found.shape
     assert (found - exact.relu()).norm() / exact.norm() < 1e-6
     assert (alone - exact).norm() / exact.norm() < 1e-6
 
@@ -244,7 +248,7 @@ def test_a_copy_beside_is_never_mistaken_for_a_weight_that_changed():
     first = made.beside
     with torch.inference_mode():
         prepare(made)
-    assert made.beside is not first and torch.equal(made.beside.turned, made.weight)
+    assert made.beside is not first and made.beside.weight is made.weight
     made.train()
     assert made.beside is None
 
@@ -260,7 +264,7 @@ def test_what_is_small_or_being_trained_gets_no_copy():
 
 
 @beside
-def test_a_tied_head_follows_its_table(few):
+def test_a_tied_head_follows_its_table(many):
     backbone = {"depth": 1, "width": 64, "position": "rope", "attention": {"heads": 4}}
     given = {"kind": "causal-lm", "vocabulary": 5000, "tied": True, "backbone": backbone}
     model = initialise(build_empty(resolve("model", given)), 0).eval()
@@ -281,7 +285,7 @@ def test_a_tied_head_follows_its_table(few):
 
 
 @beside
-def test_a_stack_that_reads_a_second_batch_lays_copies_beside_its_weights(few):
+def test_a_stack_that_reads_a_second_batch_lays_copies_beside_its_weights(many):
     given = {"kind": "masked-lm", "vocabulary": 50, "backbone": {"depth": 1, "width": 256}}
     given["backbone"] |= {"position": "rope", "attention": {"heads": 4}}
     model = initialise(build_empty(resolve("model", given)), 0).eval()
@@ -310,7 +314,45 @@ def test_what_is_ready_does_not_keep_the_rest_from_being_prepared():
     model = nn.Sequential(large(), Linear(1700, 320, std=0.1)).eval()
     model[1].reset_parameters()
     with torch.inference_mode():
-        prepare(model[0], 5)
+        prepare(model[0], 9)
         kept = model[0].beside
-        prepare(model, 5)
+        prepare(model, 9)
     assert model[0].beside is kept and model[1].beside.packed is not None
+
+
+@needs_packing
+def test_a_packed_weight_gets_a_copy_for_few_rows(compiled):
+    plain = layer(torch.bfloat16, 640, 320)
+    frozen = freeze(copy.deepcopy(plain), "packed")
+    x = torch.randn(5, 640, dtype=torch.bfloat16)
+    exact = F.linear(x.double(), plain.weight.double(), plain.bias.double()).relu()
+    with torch.inference_mode():
+        prepare(frozen, 9)
+        assert frozen.form.rows is None
+        prepare(frozen, 5)
+        assert (frozen.form.rows is not None) == compiled
+        found = frozen(x, "relu")
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - exact).norm() / exact.norm() < BOUND["packed"]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 9, 40])
+def test_what_a_row_gets_in_int8_does_not_depend_on_those_beside_it(rows, compiled):
+    frozen = freeze(layer(torch.float32, 192, 70), "int8")
+    x = torch.randn(rows, 192) * torch.rand(rows, 1).exp()
+    with torch.inference_mode():
+        alone = torch.cat([frozen(row[None], "relu") for row in x])
+        together = frozen(x, "relu")
+    if compiled:
+        assert torch.equal(alone, together)
+    torch.testing.assert_close(alone, together)
+
+
+def test_copies_are_made_only_where_memory_is_free(monkeypatch, compiled):
+    made = large()
+    monkeypatch.setattr(native, "free", lambda: made.weight.nbytes)
+    with torch.inference_mode():
+        before = made(torch.ones(1, 320))
+        prepare(made)
+        assert made.beside.rows is None
+        torch.testing.assert_close(made(torch.ones(1, 320)), before)

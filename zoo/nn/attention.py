@@ -194,10 +194,14 @@ class Attention(nn.Module):
     def _attend_rows(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         cache: Any = context.cache
         mask, found = context.mask.of_row(self.window), []
+        cache.write(self.layer, k, v)
+        if cache.ragged is None and context.bias is None and mask.rules <= {"causal"}:
+            slots, where = cache.pool.slots[self.layer], cache.where()
+            together = self.kernel.attend_slots(q, slots, where, self.scale)
+            if together is not None:
+                return together
         axis = 0 if cache.ragged is None else 2
-        own = zip(
-            q.split(cache.ragged or 1, axis), cache.append_rows(self.layer, k, v), strict=True
-        )
+        own = zip(q.split(cache.ragged or 1, axis), cache.rows(self.layer), strict=True)
         for row, (queries, (keys, values)) in enumerate(own):
             bias = context.bias
             if bias is not None:

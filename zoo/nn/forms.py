@@ -11,18 +11,18 @@ bit for bit, and does so by itself when it is trained, moved or saved; int8 numb
 trained nor saved, and say so.
 
 fp32 weights stay where they are: they may lie in a mapped file, be trained, be shared. `prepare`,
-which decoding calls, and a stack that reads a second batch, lays copies beside them that are read
-faster. That is as much memory again for a batch, two thirds of it for one sequence (pages of a
-mapped file are given back when memory is short). Products of a few rows take 0.6 to 0.7 of the
-time, those of a thousand 0.96 (an AMD EPYC); on Intel's, where MKL is at home, those of 4 to 64
-rows take 0.5 to 0.9 and nothing is won beyond, so that no copies are made for them.
+which decoding calls, and a stack that reads a second batch, lays copies beside them, and beside
+packed bf16 ones, that are read faster: as much memory again for one to eight rows (`zoo.nn.native`,
+where that was compiled), and again for more. Where memory is short none are made. On an Intel Xeon
+with such copies fp32 products of one row take 0.85 of MKL's time, of eight half; bf16 ones of one
+row half of oneDNN's; packed fp32 copies take 0.5 to 0.9 for 9 to 64 rows and win nothing beyond,
+so that none are made for them there, but 0.96 for a thousand on an AMD EPYC.
 """
 
 # m rows, i inputs, o outputs
 
 from __future__ import annotations
 
-import warnings
 from fnmatch import fnmatchcase as fnmatch
 from functools import cache
 from typing import Any, ClassVar
@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, WeightsError
+from zoo.nn import native
 from zoo.nn.matmul import FUSED, activated, has_onednn, has_tiles, linear, uses_onednn
 
 __all__ = [
@@ -65,6 +66,9 @@ class Form:
         """Returns activation(x W^T + b): (... i) -> (... o)."""
         raise NotImplementedError
 
+    def prepare(self, rows: int) -> None:
+        """Readies itself for products of so many rows, where that is of use."""
+
     def __call__(self, x: Tensor, activation: str = "linear") -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():  # what is behind it may be trained
             return linear(x, self.dense().to(x.dtype), self.bias, activation)
@@ -96,14 +100,21 @@ class Packed(Form):
         self.nbytes = weight.nbytes
         self.few = self.FEW if weight.numel() >= self.LARGE else 1
         self.call = torch.ops.mkldnn._linear_pointwise.default
+        self.rows: native.Rows | None = None
 
     @staticmethod
     def serves(weight: Tensor) -> bool:
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
 
+    def prepare(self, rows: int) -> None:
+        if self.rows is None and 0 < rows <= native.MOST:
+            self.rows = native.Rows.of(self.dense(), self.bias)
+
     def product(self, x: Tensor, activation: str) -> Tensor:
-        attribute, algorithm = FUSED.get(activation, ("none", ""))
         rows = x.numel() // x.shape[-1]
+        if self.rows is not None and self.rows.serves(rows):
+            return activated(self.rows(x), activation)
+        attribute, algorithm = FUSED.get(activation, ("none", ""))
         if rows >= self.few or rows == 0:
             return self.call(x, self.weight, self.bias, attribute, [], algorithm)
         few = x.reshape(rows, -1)  # m i
@@ -117,31 +128,27 @@ class Packed(Form):
 
 class Beside:
     """Copies of an fp32 weight (o i) in the orders that decoding reads fastest, while the weight
-    stays a parameter; of no use once that has changed. One row multiplies with the weight turned
-    (i o), whose rows are longer, where it is wide; more rows with the packed one."""
+    stays a parameter; of no use once that has changed. Few rows multiply with a copy as it is, in
+    better memory; more rows with a packed one."""
 
     WORTH_IT = 200_000  # numbers; smaller weights stay in the processor's cache
-    FEW = range(4, 65)  # rows for which a packed copy is faster than MKL where that is at home
+    PACKED = range(4, 65)  # rows for which a packed copy is faster than MKL where that is at home
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias, self.version = weight, bias, weight._version
         self.inputs = weight.shape[1]
-        self.few = range(2, 1 << 62) if uses_onednn(weight, weight) else self.FEW
-        self.turned: Tensor | None = None  # o i, the outputs of one input side by side
+        self.many = range(2, 1 << 62) if uses_onednn(weight, weight) else self.PACKED
+        self.rows: native.Rows | None = None
         self.packed: Packed | None = None
 
     def make(self, rows: int) -> None:
         """Makes the copy that so many rows are multiplied with, if there is none."""
-        if rows in self.few:
-            self.packed = self.packed or Packed(self.weight, self.bias)
-        elif rows == 1 and self.turned is None and self.weight.shape[0] >= self.weight.shape[1]:
-            with torch.inference_mode(False), torch.no_grad():
-                self.turned = self.weight.detach().t().contiguous().t()
-
-    def ready(self, rows: int) -> bool:
-        """Returns whether there is a copy for so many rows, and the weight is what it was."""
-        made = self.turned if rows == 1 else self.packed
-        return made is not None and self.stands_for(self.weight)
+        if 0 < rows <= native.MOST and self.rows is None:
+            self.rows = native.Rows.of(self.weight, self.bias)
+            if self.rows is not None:
+                return
+        if rows in self.many and self.packed is None:
+            self.packed = Packed(self.weight, self.bias)
 
     @staticmethod
     def serves(weight: Tensor) -> bool:
@@ -183,65 +190,57 @@ class Beside:
     def product(self, x: Tensor, activation: str) -> Tensor:
         """Returns activation(x W^T + b): (... i) -> (... o)."""
         rows = x.numel() // self.inputs
-        if self.packed is not None and rows in self.few:
+        if self.rows is not None and self.rows.serves(rows):
+            return activated(self.rows(x), activation)
+        if self.packed is not None and rows in self.many:
             return self.packed.product(x, activation)
-        if rows != 1 or self.turned is None:
-            return linear(x, self.weight, self.bias, activation)
-        row, bias = x.reshape(-1), self.bias
-        out = torch.mv(self.turned, row) if bias is None else torch.addmv(bias, self.turned, row)
-        out = out if activation == "linear" else activated(out, activation)
-        return out.view(*x.shape[:-1], -1)
+        return linear(x, self.weight, self.bias, activation)
 
     def __deepcopy__(self, memo: dict) -> None:
         return None  # a copied model has weights of its own
 
 
 class Int8(Form):
-    """int8 times int8: activations are quantised as they come, each row by its own scale. FBGEMM
-    where there is one (x86), else what PyTorch has for the processor. A row's last digits depend on
-    the rows beside it, so that batches do not answer bit for bit as single prompts do."""
+    """int8 times int8: activations are quantised as they come, each row by its own scale, so that
+    what a row gets does not depend on those beside it."""
 
     exact = False
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         numbers, scale = quantise(weight.detach().float())
+        self.numbers, self.scale = native.closely(numbers), scale[:, 0].clone()
         self.bias = None if bias is None else bias.detach().float()
-        zeros = torch.zeros(len(scale), dtype=torch.long)
-        engines = torch.backends.quantized.supported_engines
-        before = torch.backends.quantized.engine
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # that quantised tensors will go; this is the one user
-            torch.backends.quantized.engine = "fbgemm" if "fbgemm" in engines else before
-            try:
-                weight = torch._make_per_channel_quantized_tensor(
-                    numbers, scale[:, 0].double(), zeros, 0
-                )
-                self.packed = torch.ops.quantized.linear_prepack(weight, None)
-            finally:
-                torch.backends.quantized.engine = before
         self.nbytes = numbers.nbytes + scale.nbytes
-        # without VNNI, sums of two products of full range would overflow 16 bits
-        self.narrow = not torch.cpu._is_vnni_supported()
-        self.call = torch.ops.quantized.linear_dynamic.default
 
     def product(self, x: Tensor, activation: str) -> Tensor:
-        kind, rows = x.dtype, x.numel() // x.shape[-1]
-        x = x.float()
-        if rows == 1:
-            out = self.call(x, self.packed, self.narrow)
+        rows = x.reshape(-1, x.shape[-1]).float().contiguous()  # m i
+        if not native.serves(rows):
+            numbers, scale = quantise(rows)
+            out = _whole_product(numbers, self.numbers) * scale * self.scale
             out = out if self.bias is None else out.add_(self.bias)
-        else:  # the kernel has one scale for all rows: make them alike first
-            peak = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
-            peak.clamp_(min=1e-8)
-            out = self.call(x / peak, self.packed, self.narrow)
-            if self.bias is None:
-                out.mul_(peak)
-            else:
-                torch.addcmul(self.bias, out, peak, out=out)
-        return activated(out, activation).to(kind)
+        elif len(rows) <= native.MOST:
+            out = native.linear_int8(rows, self.numbers, self.scale, self.bias)
+        else:
+            numbers, scale = native.quantise(rows)
+            sums = _whole_product(numbers, self.numbers)
+            out = native.scale_sums(sums, scale, self.scale, self.bias)
+        return activated(out, activation).view(*x.shape[:-1], -1).to(x.dtype)
 
     def dense(self) -> Tensor:
-        return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
+        return self.numbers * self.scale[:, None]
+
+
+def _whole_product(x: Tensor, weight: Tensor) -> Tensor:  # m i, o i, both int8 -> m o, int32
+    if _counts_exactly():
+        return torch._int_mm(x, weight.t())
+    return (x.float() @ weight.float().t()).int()
+
+
+@cache
+def _counts_exactly() -> bool:
+    """Returns whether PyTorch's product of int8 is oneDNN's, and that one's sums have 32 bits all
+    the way: without VNNI two products of full range would overflow 16."""
+    return torch.backends.mkldnn.is_available() and bool(torch.cpu._is_vnni_supported())
 
 
 class Int8Weight(Form):
@@ -293,7 +292,10 @@ class Freezable(nn.Module):
 
     def prepare(self, rows: int) -> None:
         """Lays copies for products of so many rows beside the weight, where that is of use."""
-        self.beside = Beside.renewed(self.beside, self._parameters["weight"], self.bias, rows)
+        if self.form is not None:
+            self.form.prepare(rows)
+        else:
+            self.beside = Beside.renewed(self.beside, self._parameters["weight"], self.bias, rows)
 
     def freeze(self, name: str) -> None:
         """Replaces the weight by one of FORMS, where that form is of use."""
@@ -361,16 +363,13 @@ def freeze(model: nn.Module, form: str) -> nn.Module:
 
 
 def prepare(model: nn.Module, rows: int = 1) -> None:
-    """Lays copies beside the fp32 weights of a model that is about to multiply so many rows at a
-    time on a CPU; does nothing for one that is being trained, compiled, or in another precision."""
+    """Lays copies beside the weights of a model that is about to multiply so many rows at a time on
+    a CPU; does nothing for one that is being trained or compiled."""
     if model.training or torch.is_grad_enabled() or getattr(model, "compiled", False):
         return
     for module in model.modules():
         if isinstance(module, Freezable):
-            if module.form is not None:
-                return  # so is all that comes after: who gives and takes does so throughout
-            if module.beside is None or not module.beside.ready(rows):
-                module.prepare(rows)
+            module.prepare(rows)
 
 
 def thaw(model: nn.Module) -> nn.Module:

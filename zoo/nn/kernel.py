@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ConfigError
+from zoo.nn import native
 from zoo.nn.mask import Mask
 from zoo.nn.matmul import has_tiles
+from zoo.nn.native import Places
 from zoo.nn.schema import PlainKernelConfig, SDPAKernelConfig
 
 __all__ = ["Kernel", "PlainKernel", "SDPAKernel", "attention_weights"]
@@ -54,6 +56,13 @@ class Kernel(nn.Module):
         """Returns (output b h q c, new state)."""
         raise NotImplementedError
 
+    def attend_slots(
+        self, q: Tensor, slots: Tensor, places: Places | None, scale: float
+    ) -> Tensor | None:
+        """Attends one query of each sequence (b h 1 c) to keys and values of its own, which lie
+        somewhere in slots (2 g s c), in one call; None where a call for each is needed."""
+        return None
+
     def keep(self, x: Tensor) -> Tensor:  # b g k c -> b g k c
         """Returns keys or values in the form in which they are read fastest, again and again."""
         return x.contiguous()
@@ -91,6 +100,10 @@ class SDPAKernel(Kernel):
 
     def attend(self, q, k, v, mask, bias, scale, state=None, dropout=0.0):
         queries, keys = q.shape[2], k.shape[2]
+        if mask.rules <= {"causal"} and self._reads(q, k, v, dropout):
+            wide = None if bias is None else bias.float()
+            if wide is None or (len(wide) == 1 and wide.stride(3) == 1):
+                return native.attend(q, k, v, wide, scale), state
         if (queries == 1 and _widened(q)) or k.dtype != q.dtype:
             wide = None if bias is None else bias.float()
             out, _ = self.attend(q.float(), k.float(), v.float(), mask, wide, scale, None, dropout)
@@ -112,6 +125,15 @@ class SDPAKernel(Kernel):
                 q, k, v, dense, dropout, causal, scale=scale, enable_gqa=grouped
             )
         return out, state
+
+    def _reads(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
+        return self.backend == "auto" and not dropout and native.attends(q, k, v)
+
+    def attend_slots(self, q, slots, places, scale):
+        k, v = slots[:, None]
+        if places is None or not self._reads(q, k, v, 0.0):
+            return None
+        return native.attend(q, k, v, None, scale, places)
 
     def _groups_itself(self, q: Tensor, dropout: float) -> bool:
         """Returns whether two products are faster than PyTorch's kernel, which reads keys once for

@@ -6,10 +6,10 @@ goes back to the pool when nobody holds it. Pages of a sequence lie side by side
 room, and one that knows how long it may get takes them at once: what is read is then a view.
 
 Sequences of a batch may have different lengths. On a CPU attention reads each one's own keys
-(`append_rows`): nothing is copied, and nobody reads padding. Elsewhere, and for positions that look
-at all keys at once, they are gathered and aligned to the right (`append`), with `mask()` saying
-which keys are real, as left padding would be. A step may also be ragged: as many new tokens of each
-sequence as there are, one sequence after the other in a single row.
+(`rows`, `where`): nothing is copied, and nobody reads padding. Elsewhere, and for positions that
+look at all keys at once, they are gathered and aligned to the right (`append`), with `mask()`
+saying which keys are real, as left padding would be. A step may also be ragged: as many new tokens
+of each sequence as there are, one sequence after the other in a single row.
 """
 
 # b batch, g key heads, n tokens, c channels of a head, s slots (pages * page size)
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
+from zoo.nn.native import Places
 
 __all__ = ["PagePool", "PagedCache", "Sequence"]
 
@@ -182,6 +183,7 @@ class PagedCache:
         self._new = torch.zeros(0, dtype=torch.long)  # slots of its tokens, b*n
         self._runs: list[list[slice]] = []  # of each sequence
         self._table: Tensor | None = None  # slots of all tokens, b n; made when asked for
+        self._where: Places | None = None  # made when asked for
         self._coming = 0  # tokens of each, until its last layer has run
         self.ragged: list[int] | None = None  # tokens of each, where they lie in one row
 
@@ -197,7 +199,7 @@ class PagedCache:
 
     @property
     def by_row(self) -> bool:
-        """Whether each sequence's keys are better read by themselves (`append_rows`)."""
+        """Whether each sequence's keys are better read by themselves."""
         return self.ragged is not None or self.pool.slots.device.type == "cpu"
 
     @property
@@ -223,7 +225,8 @@ class PagedCache:
         new = [slot for s, more in pairs for slot in s.slots(s.length - more)]
         self._new = torch.tensor(new, device=self.pool.slots.device)
         self._runs = [s.runs() for s in self.sequences]
-        self._table, self._coming = None, count if isinstance(count, int) else 0
+        self._table = self._where = None
+        self._coming = count if isinstance(count, int) else 0
 
     def places(self) -> Tensor:
         """Returns where the tokens of a ragged step stand, each in its own sequence (1 n)."""
@@ -233,7 +236,7 @@ class PagedCache:
         return torch.cat(found)[None].to(self.pool.slots.device)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        self._write(layer, k, v)
+        self.write(layer, k, v)
         if len(self._runs) == 1:
             return self._read(layer, self._runs[0])
         keys, values = self.pool.slots[layer]
@@ -243,13 +246,19 @@ class PagedCache:
             self._table = torch.tensor(rows, device=keys.device)
         return keys[:, self._table].transpose(0, 1), values[:, self._table].transpose(0, 1)
 
-    def append_rows(self, layer: int, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Adds new keys and values of a layer, as `append` does, and returns each sequence's own (1
-        g n c), without padding."""
-        self._write(layer, k, v)
+    def rows(self, layer: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns each sequence's own keys and values of a layer (1 g n c), without padding."""
         return [self._read(layer, runs) for runs in self._runs]
 
-    def _write(self, layer: int, k: Tensor, v: Tensor) -> None:
+    def where(self) -> Places | None:
+        """Returns where each sequence's slots are, or None when one's do not lie side by side."""
+        if self._where is None and all(len(runs) == 1 for runs in self._runs):
+            starts = [runs[0].start for runs in self._runs]
+            self._where = Places(starts, self.lengths)
+        return self._where
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Adds new keys and values of a layer (b g n c)."""
         keys, values = self.pool.slots[layer]
         keys.index_copy_(1, self._new, k.transpose(0, 1).flatten(1, 2).to(keys.dtype))
         values.index_copy_(1, self._new, v.transpose(0, 1).flatten(1, 2).to(values.dtype))

@@ -143,7 +143,10 @@ class TokenHead(Freezable):
         if self.of_table is None and self.wanted is not None:
             weight, form = embedding.weight, FORMS[self.wanted]
             self.of_table = form(weight, self.bias) if form.serves(weight) else None
-        if self.rows and self.of_table is None:  # a form that is wanted may not serve this dtype
+        if self.rows and self.of_table is not None:
+            self.of_table.prepare(self.rows)
+            self.rows = 0
+        elif self.rows:  # no form is wanted, or it does not serve this dtype
             self.beside = Beside.renewed(self.beside, embedding.weight, self.bias, self.rows)
             self.rows = 0
         return self.of_table

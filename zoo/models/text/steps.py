@@ -73,9 +73,9 @@ class CausalSteps(Steps):
         return self.model(row, cache=cache, last=ends).logits[0]
 
     def _prepare(self, rows: int) -> None:
-        """Readies the model for so many sequences; those in pages will be joined by others."""
+        """Readies the model for so many sequences."""
         self.rows = rows
-        prepare(self.model, max(rows, 4) if isinstance(self.cache, PagedCache) else rows)
+        prepare(self.model, rows)
 
     def _extended(self, tokens: Tensor) -> Tensor | None:
         """Returns the mask of past and new tokens; the first call's tokens are the prompt
