@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="scenes, in order")
     parser.add_argument("--frames", type=int, help="frames of a scene (default: the model's)")
     parser.add_argument("--first", help="a picture that the clip goes on from")
-    parser.add_argument("--overlap", type=int, help="frames that a scene sees of the one before")
+    parser.add_argument(
+        "--overlap", type=int, default=1, help="frames that a scene sees of the one before (1)"
+    )
     parser.add_argument("--scale", type=int, default=4, help="pixels of the file for each drawn")
     parser.add_argument("--seconds", type=float, default=0.2, help="time of a frame")
     parser.add_argument("--out", default="clip.gif", help="the file (default clip.gif)")

@@ -35,7 +35,7 @@ class ClipVerbs:
         *,
         frames: int | None = None,
         first: Any = None,
-        overlap: int | None = None,
+        overlap: int = 1,
         watch: Watch | None = None,
         **given: Any,
     ) -> list[Any]:
@@ -45,8 +45,8 @@ class ClipVerbs:
             prompts: a text, or a story of several; each goes on from the frames before it.
             frames: of each scene; null is what the model was made for.
             first: a picture, or a list of frames, that the clip goes on from.
-            overlap: how many frames a scene sees of the one before; null is one step of the
-                tokenizer and a frame.
+            overlap: how many frames a scene sees of the one before. More of them also say how it
+                moved, against a prompt that turns.
         Raises: ConfigError for models of pictures, DataError for numbers of frames that do not fit.
         """
         visual = self._visual()
@@ -54,8 +54,6 @@ class ClipVerbs:
             raise ConfigError("This model draws pictures; animate is for models of clips.")
         story = [prompts] if isinstance(prompts, str) else list(prompts)
         length = frames or self.config.frames
-        step = visual.shape((2, 1, 1))[0] - 1
-        overlap = 1 + step if overlap is None else overlap
         pixels = None if first is None else self._clip(first)  # 1 c t h w
         for number, prompt in enumerate(story):
             options = {**given}
