@@ -317,6 +317,16 @@ def test_given_positions_take_the_place_of_counted_ones():
     torch.testing.assert_close(shifted, stack(X))
 
 
+def test_a_turned_input_does_not_turn_every_sum():
+    """A sum has the strides of its first term, and norms would copy it in every layer."""
+    stack, seen = make(position="learned", length=N), []
+    for layer in stack.layers:
+        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+    found = stack(X.transpose(1, 2).contiguous().transpose(1, 2))
+    assert seen == [True] * 2
+    torch.testing.assert_close(found, stack(X))
+
+
 def test_two_positions_with_parameters_in_every_layer_are_too_many():
     with pytest.raises(ConfigError, match=r"position.*shaw.*transformer-xl"):
         make(position=["shaw", "transformer-xl"])

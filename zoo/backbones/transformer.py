@@ -84,6 +84,7 @@ class Transformer(nn.Module):
         record: Record | None = None,
     ) -> Tensor:  # b n d
         """Runs the stack. `mask.padding` covers past and new tokens when there is a cache."""
+        x = x.contiguous()  # sums keep the strides of a turned picture or sound in every layer
         mask = mask or Mask()
         if cache is None and self.reads < 2 and not self.training:
             self._count(x)

@@ -78,7 +78,9 @@ class GatedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # b n d -> b n d
         part: dict[str, Any] = self._modules
         gate, up = part["gate_up"](x).chunk(2, dim=-1)  # b n f each
-        x = self.activation(gate) * up
+        x = self.activation(gate)
+        # in place, half as much memory is gone through
+        x = x * up if torch.is_grad_enabled() else x.mul_(up)
         if self.has_inner_norm:
             x = part["inner_norm"](x)
         if self.dropout and self.training:
