@@ -220,7 +220,7 @@ def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias, m
         plain = made(x)
         prepare(made, rows)
         found = made(x, "relu")
-        few = compiled and rows <= native.MOST
+        few = compiled and rows <= native.Rows.most(torch.float32)
         assert (made.beside.rows is not None) == few
         assert (made.beside.packed is not None) == (rows in many and not few)
         prepare(made)
@@ -314,9 +314,9 @@ def test_what_is_ready_does_not_keep_the_rest_from_being_prepared():
     model = nn.Sequential(large(), Linear(1700, 320, std=0.1)).eval()
     model[1].reset_parameters()
     with torch.inference_mode():
-        prepare(model[0], 9)
+        prepare(model[0], 17)
         kept = model[0].beside
-        prepare(model, 9)
+        prepare(model, 17)
     assert model[0].beside is kept and model[1].beside.packed is not None
 
 

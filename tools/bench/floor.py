@@ -13,7 +13,8 @@ COLD = 48 << 20  # bytes of weights that no cache keeps from one round to the ne
 
 class Products:
     """One product per weight of a model, in the order of a step, each shape by the fastest way that
-    is found here for so many rows: PyTorch's, oneDNN's, oneDNN's own layout, the weight turned.
+    is found here for so many rows: PyTorch's, oneDNN's, oneDNN's own layout, the weight turned,
+    ours.
 
     All weights are there, so that none stays in a cache which a real step would have to fill again.
     """
@@ -41,7 +42,7 @@ class Products:
         weight = torch.randn(shape, dtype=self.kind)
         copies = max(2, COLD // weight.nbytes) if rows == 1 else 2
         x = torch.randn(rows, shape[1], dtype=self.kind)
-        for way in _ways(dtype):
+        for way in _ways(dtype, rows):
             products = [way(weight.clone()) for _ in range(copies)]
             found[way] = min(_cost([(p, x) for p in products]) for _ in range(4))
         return min(found, key=lambda way: found[way])
@@ -67,21 +68,27 @@ def _cost(products: list[tuple[Callable[[Any], Any], Any]]) -> float:
         return time.process_time() - start
 
 
-def _ways(dtype: str) -> list[Callable[[Any], Callable[[Any], Any]]]:
+def _ways(dtype: str, rows: int) -> list[Callable[[Any], Callable[[Any], Any]]]:
     """Returns what makes a product of a weight (o i), in each way that there is."""
     import torch
 
+    from zoo.nn import native
     from zoo.nn.forms import Int8, Packed
 
     if dtype == "int8":
         return [lambda w: Int8(w, None)]
     call = torch.ops.mkldnn._linear_pointwise.default
-    return [
+    ways: list[Callable[[Any], Callable[[Any], Any]]] = [
         lambda w: lambda x: torch.nn.functional.linear(x, w),
         lambda w: lambda x: call(x, w, None, "none", [], ""),
         lambda w: Packed(w, None),
         _turned,
     ]
+    return (
+        [*ways, lambda w: native.Rows(w, None)]
+        if rows <= native.MOST and native.library()
+        else ways
+    )
 
 
 def _turned(weight: Any) -> Callable[[Any], Any]:

@@ -12,7 +12,7 @@ trained nor saved, and say so.
 
 fp32 weights stay where they are: they may lie in a mapped file, be trained, be shared. `prepare`,
 which decoding calls, and a stack that reads a second batch, lays copies beside them, and beside
-packed bf16 ones, that are read faster: as much memory again for one to eight rows (`zoo.nn.native`,
+packed bf16 ones, that are read faster: as much memory again for few rows, eight or in fp32 sixteen (`zoo.nn.native`,
 where that was compiled), and again for more. Where memory is short none are made. On an Intel Xeon
 with such copies fp32 products of one row take 0.85 of MKL's time, of eight half; bf16 ones of one
 row half of oneDNN's; packed fp32 copies take 0.5 to 0.9 for 9 to 64 rows and win nothing beyond,
@@ -107,7 +107,7 @@ class Packed(Form):
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
 
     def prepare(self, rows: int) -> None:
-        if self.rows is None and 0 < rows <= native.MOST:
+        if self.rows is None and 0 < rows <= native.Rows.most(self.weight.dtype):
             self.rows = native.Rows.of(self.dense(), self.bias)
 
     def product(self, x: Tensor, activation: str) -> Tensor:
@@ -143,8 +143,8 @@ class Beside:
 
     def make(self, rows: int) -> None:
         """Makes the copy that so many rows are multiplied with, if there is none."""
-        if 0 < rows <= native.MOST and self.rows is None:
-            self.rows = native.Rows.of(self.weight, self.bias)
+        if 0 < rows <= native.Rows.most(self.weight.dtype):
+            self.rows = self.rows or native.Rows.of(self.weight, self.bias)
             if self.rows is not None:
                 return
         if rows in self.many and self.packed is None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.nn.native import Places
+from zoo.nn.native import Places, zeros
 
 __all__ = ["PagePool", "PagedCache", "Sequence"]
 
@@ -40,7 +40,10 @@ class PagePool:
     ) -> None:
         self.page = page
         shape = (layers, 2, heads, pages * page, channels)
-        self.slots = torch.zeros(shape, dtype=dtype, device=device)
+        if torch.device(device).type == "cpu":
+            self.slots = zeros(shape, dtype)
+        else:
+            self.slots = torch.zeros(shape, dtype=dtype, device=device)
         self.available = set(range(pages))
         self.holders = [0] * pages  # how many tables hold each page
 
@@ -260,8 +263,8 @@ class PagedCache:
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Adds new keys and values of a layer (b g n c)."""
         keys, values = self.pool.slots[layer]
-        keys.index_copy_(1, self._new, k.transpose(0, 1).flatten(1, 2).to(keys.dtype))
-        values.index_copy_(1, self._new, v.transpose(0, 1).flatten(1, 2).to(values.dtype))
+        keys[:, self._new] = k.transpose(0, 1).flatten(1, 2).to(keys.dtype)
+        values[:, self._new] = v.transpose(0, 1).flatten(1, 2).to(values.dtype)
         if layer == self.pool.slots.shape[0] - 1:
             self._coming = 0
 

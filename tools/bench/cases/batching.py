@@ -29,15 +29,23 @@ def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
             model = zoo.load(f"dir:{folder}", dtype=dtype)
             found = _together(model, prompts)
             for index in ALONE:
-                tokens, chosen = _alone(model, prompts[index])
-                assert found[index].tokens == tokens, "continuous batching changed a token"
-                pairs = zip(found[index].scores, chosen, strict=True)
-                assert max(abs(score.chosen - value) for score, value in pairs) < tolerance
+                _check(found[index], *_alone(model, prompts[index]), tolerance)
             runs: dict[str, Any] = {"zoo": lambda model=model: _time_together(model, prompts)}
             if peers:
                 runs[PEERS[0]] = lambda model=model: _time_alone(model, prompts)
             notes = ["CPU ms of a new token: with reading the prompts, and without"]
             yield f"GPT-2 124M {dtype}, {COUNT} requests", Prepared(runs, repeats=3, notes=notes)
+
+
+def _check(found: Any, tokens: list[int], chosen: list[float], tolerance: float) -> None:
+    """Compares what was said together and alone: each token, as likely as it was. Where the two say
+    another one, both must have been as likely; what follows is no longer comparable."""
+    for step, token in enumerate(tokens):
+        difference = abs(found.scores[step].chosen - chosen[step])
+        assert difference < tolerance, f"token {step} is less likely by {difference} when batched"
+        if found.tokens[step] != token:
+            assert tolerance > 0.01, "continuous batching changed a token"  # in fp32 none may
+            break
 
 
 def _batcher(model: Any) -> Any:

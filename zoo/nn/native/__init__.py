@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.nn.native.memory import closely, free
+from zoo.nn.native.memory import closely, free, zeros
 
 __all__ = [
     "MOST",
@@ -35,6 +35,7 @@ __all__ = [
     "quantise",
     "scale_sums",
     "serves",
+    "zeros",
 ]
 
 MOST = 8  # rows
@@ -91,7 +92,7 @@ class Rows:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = closely(weight), bias
-        self.call = _functions()[weight.dtype]
+        self.call, self.rows = _functions()[weight.dtype], self.most(weight.dtype)
         # neither is ever written to or moved while this stands for them
         self.addresses = self.weight.data_ptr(), None if bias is None else bias.data_ptr()
 
@@ -102,10 +103,15 @@ class Rows:
             return None
         return Rows(weight, bias) if free() > SPARE * weight.nbytes else None
 
-    def serves(self, rows: int) -> bool:
-        return 0 < rows <= MOST and not torch.compiler.is_compiling()
+    @staticmethod
+    def most(dtype: torch.dtype) -> int:
+        """Returns how many rows of a weight of this type are better multiplied here."""
+        return 2 * MOST if dtype == torch.float32 else MOST
 
-    def __call__(self, x: Tensor) -> Tensor:  # ... i -> ... o, at most MOST rows
+    def serves(self, rows: int) -> bool:
+        return 0 < rows <= self.rows and not torch.compiler.is_compiling()
+
+    def __call__(self, x: Tensor) -> Tensor:  # ... i -> ... o
         outputs, inputs = self.weight.shape
         x = x.contiguous()
         y = x.new_empty(*x.shape[:-1], outputs)

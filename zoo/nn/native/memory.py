@@ -3,13 +3,14 @@ with pages of 4 KiB a tenth of its time (an Intel Xeon) goes to looking them up.
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 
 import torch
 from torch import Tensor
 
-__all__ = ["closely", "free"]
+__all__ = ["closely", "free", "zeros"]
 
 PAGE = 2 << 20  # bytes of a huge page
 BLOCK = 16 * PAGE
@@ -34,10 +35,16 @@ def closely(x: Tensor) -> Tensor:
         return place.view(x.dtype).view(x.shape).copy_(x.detach())
 
 
+def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Returns zeros in huge pages, which take no memory till they are written."""
+    size = math.prod(shape) * dtype.itemsize
+    return _pages(size).view(dtype).view(shape)
+
+
 def _pages(size: int) -> Tensor:  # bytes
     """Returns bytes that start where a huge page does; zeros that take no memory till written."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.zeros(size, dtype=torch.uint8)
     found = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     found.madvise(mmap.MADV_HUGEPAGE)
     with torch.inference_mode(False):

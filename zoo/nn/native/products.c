@@ -5,7 +5,7 @@
  * x, one line fetched ahead for every line read. (Four rows of W side by side, or two lines fetched
  * at a time, cost 15 to 25 % more.)
  *
- * m rows, 1 to MOST; i inputs, a multiple of LANES; o outputs. Numbers lie row after row, no gaps.
+ * m rows, 1 to MOST, in fp32 twice as many; i inputs, a multiple of LANES; o outputs. Numbers lie row after row, no gaps.
  */
 
 #include "native.h"
@@ -23,16 +23,22 @@ typedef struct {
 #define FETCH(address) __builtin_prefetch((const char *)(address) + AHEAD, 0, 2)
 
 /* The number of rows has to be a constant where the sums are to stay in registers. */
-#define BY_ROWS(BODY)                                                                              \
-    switch (((const Job *)job)->m) {                                                               \
-    case 1: BODY(job, first, last, 1); break;                                                      \
-    case 2: BODY(job, first, last, 2); break;                                                      \
-    case 3: BODY(job, first, last, 3); break;                                                      \
-    case 4: BODY(job, first, last, 4); break;                                                      \
-    case 5: BODY(job, first, last, 5); break;                                                      \
-    case 6: BODY(job, first, last, 6); break;                                                      \
-    case 7: BODY(job, first, last, 7); break;                                                      \
-    default: BODY(job, first, last, 8);                                                            \
+#define CONSTANT(rows, CALL)                                                                       \
+    switch (rows) {                                                                                \
+    case 1: CALL(1); break;                                                                        \
+    case 2: CALL(2); break;                                                                        \
+    case 3: CALL(3); break;                                                                        \
+    case 4: CALL(4); break;                                                                        \
+    case 5: CALL(5); break;                                                                        \
+    case 6: CALL(6); break;                                                                        \
+    case 7: CALL(7); break;                                                                        \
+    default: CALL(8);                                                                              \
+    }
+/* A span that does its rows by `body`. */
+#define SPAN(name, target, body)                                                                   \
+    target static void name(const void *data, int64_t first, int64_t last) {                       \
+        const Job *job = data;                                                                     \
+        CONSTANT(job->m, body##_ROWS)                                                              \
     }
 
 /* ---------------------------------------------------------------------------------------- fp32 */
@@ -51,12 +57,60 @@ INLINE void plain_f32(const Job *job, int64_t first, int64_t last, const int row
     }
 }
 
-CLONES static void span_f32(const void *job, int64_t first, int64_t last) { BY_ROWS(plain_f32) }
+#define plain_f32_ROWS(rows) plain_f32(job, first, last, rows)
+SPAN(span_f32, CLONES, plain_f32)
+
+/* More rows than sums fit in registers for: two groups of them, against a part of two rows of W at
+ * a time, so that the part of x stays in the nearest cache. */
+
+enum { PART = 256 };
+
+INLINE void part_f32(const float *x, const float *w, const float *w2, floats sums[][2], int64_t i,
+                     int64_t count, const int rows, const int fetch) {
+    floats lanes[MOST][2];
+    for (int r = 0; r < rows; r++) lanes[r][0] = sums[r][0], lanes[r][1] = sums[r][1];
+    for (int64_t n = 0; n < count; n += 16) {
+        if (fetch) {
+            FETCH(w + 2 * n);
+            FETCH(w + 2 * n + 16);
+        }
+        floats line = load_f32(w + n), line2 = load_f32(w2 + n);
+        for (int r = 0; r < rows; r++) {
+            floats row = load_f32(x + r * i + n);
+            lanes[r][0] += row * line;
+            lanes[r][1] += row * line2;
+        }
+    }
+    for (int r = 0; r < rows; r++) sums[r][0] = lanes[r][0], sums[r][1] = lanes[r][1];
+}
+
+CLONES static void span_f32_more(const void *data, int64_t first, int64_t last) {
+    const Job *job = data;
+    const float *bias = job->bias;
+    int64_t i = job->i, rest = job->m - MOST;
+    for (int64_t o = first; o < last; o += 2) {
+        const float *w = (const float *)job->w + o * i, *w2 = o + 1 < last ? w + i : w;
+        floats sums[2 * MOST][2];
+        memset(sums, 0, sizeof sums);
+        for (int64_t n = 0; n < i; n += PART) {
+            int64_t count = i - n < PART ? i - n : PART;
+            const float *x = (const float *)job->x + n, *more = x + MOST * i;
+            part_f32(x, w + n, w2 + n, sums, i, count, MOST, 1);
+#define MORE(rows) part_f32(more, w + n, w2 + n, sums + MOST, i, count, rows, 0)
+            CONSTANT(rest, MORE)
+        }
+        for (int64_t r = 0; r < job->m; r++) {
+            float *y = (float *)job->y + r * job->o + o;
+            y[0] = total(sums[r][0]) + (bias ? bias[o] : 0);
+            if (w2 != w) y[1] = total(sums[r][1]) + (bias ? bias[o + 1] : 0);
+        }
+    }
+}
 
 void linear_f32(const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t i,
                 int64_t o, int threads) {
     Job job = {x, w, bias, NULL, NULL, y, m, i, o};
-    run(span_f32, &job, o, threads);
+    run(m > MOST ? span_f32_more : span_f32, &job, o, threads);
 }
 
 /* ---------------------------------------------------------------------------------------- bf16 */
@@ -84,7 +138,8 @@ INLINE void plain_bf16(const Job *job, int64_t first, int64_t last, const int ro
     }
 }
 
-CLONES static void span_bf16(const void *job, int64_t first, int64_t last) { BY_ROWS(plain_bf16) }
+#define plain_bf16_ROWS(rows) plain_bf16(job, first, last, rows)
+SPAN(span_bf16, CLONES, plain_bf16)
 
 #if X86
 #define BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
@@ -107,9 +162,8 @@ BF16 INLINE void fast_bf16(const Job *job, int64_t first, int64_t last, const in
     }
 }
 
-BF16 static void span_bf16_avx512(const void *job, int64_t first, int64_t last) {
-    BY_ROWS(fast_bf16)
-}
+#define fast_bf16_ROWS(rows) fast_bf16(job, first, last, rows)
+SPAN(span_bf16_avx512, BF16, fast_bf16)
 #endif
 
 void linear_bf16(const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t i,
@@ -141,7 +195,8 @@ INLINE void plain_int8(const Job *job, int64_t first, int64_t last, const int ro
     }
 }
 
-CLONES static void span_int8(const void *job, int64_t first, int64_t last) { BY_ROWS(plain_int8) }
+#define plain_int8_ROWS(rows) plain_int8(job, first, last, rows)
+SPAN(span_int8, CLONES, plain_int8)
 
 #if X86
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
@@ -168,9 +223,8 @@ VNNI INLINE void fast_int8(const Job *job, int64_t first, int64_t last, const in
     }
 }
 
-VNNI static void span_int8_avx512(const void *job, int64_t first, int64_t last) {
-    BY_ROWS(fast_int8)
-}
+#define fast_int8_ROWS(rows) fast_int8(job, first, last, rows)
+SPAN(span_int8_avx512, VNNI, fast_int8)
 #endif
 
 /* Scales are found and sums are scaled by the same functions however many rows there are, so that
