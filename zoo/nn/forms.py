@@ -12,11 +12,12 @@ trained nor saved, and say so.
 
 fp32 weights stay where they are: they may lie in a mapped file, be trained, be shared. `prepare`,
 which decoding calls, and a stack that reads a second batch, lays copies beside them, and beside
-packed bf16 ones, that are read faster: as much memory again for few rows, eight or in fp32 sixteen (`zoo.nn.native`,
-where that was compiled), and again for more. Where memory is short none are made. On an Intel Xeon
-with such copies fp32 products of one row take 0.85 of MKL's time, of eight half; bf16 ones of one
-row half of oneDNN's; packed fp32 copies take 0.5 to 0.9 for 9 to 64 rows and win nothing beyond,
-so that none are made for them there, but 0.96 for a thousand on an AMD EPYC.
+packed bf16 ones, that are read faster: as much memory again for few rows (eight, in fp32 sixteen;
+`zoo.nn.native`, where that was compiled), and again for more. Where memory is short none are made.
+On an Intel Xeon fp32 products of one row take 0.85 of MKL's time with such copies, of eight half of
+it; bf16 ones of one row half of oneDNN's. Packed fp32 copies take 0.7 of MKL's time for 17 to 64
+rows and win nothing beyond, so that none are made for them there; on an AMD EPYC they take 0.96 for
+a thousand.
 """
 
 # m rows, i inputs, o outputs
