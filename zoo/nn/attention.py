@@ -17,7 +17,6 @@ from zoo.nn.grid import GridRule
 from zoo.nn.kernel import BLOCK_QUERIES, attention_weights
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
-from zoo.nn.matmul import has_tiles
 from zoo.nn.position import rotate
 from zoo.nn.schema import AttentionConfig
 from zoo.registry import build
@@ -113,19 +112,15 @@ class Attention(nn.Module):
         self.kernel.needs(set(needs) | own)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
+        kind, low = x.dtype, self._attends_in(x, context)
         if self.cross:
-            q, k, v = self._read_memory(x, context)
+            q, k, v = self._read_memory(x, context, low)
             mask, bias = context.memory_mask, None
-            if k.dtype != q.dtype and self._coarse(context):
-                out, _ = self.kernel.attend(q.to(k.dtype), k, v, mask, None, self.scale)
-                return self.out(out.transpose(1, 2).flatten(2).to(x.dtype))
-        elif context.cache is None and x.shape[1] >= BLOCK_QUERIES and self._coarse(context):
-            low = x if self.has_qk_norm else x.bfloat16()  # products answer in what they are given
-            q, k, v = (part.bfloat16() for part in self._project(low, context))
-            out, _ = self.kernel.attend(q, k, v, context.mask, None, self.scale)
-            return self.out(out.transpose(1, 2).flatten(2)).to(x.dtype)
+            low = low if k.dtype == low else None  # it may have been kept otherwise
         else:
-            q, k, v = self._project(x, context)
+            # products answer in what they are given
+            given = x if low is None or self.has_qk_norm else x.to(low)
+            q, k, v = self._project(given, context)
             if self._reads_rows(context):
                 return self.out(self._attend_rows(q, k, v, context).transpose(1, 2).flatten(2))
             if context.cache is not None:
@@ -137,6 +132,8 @@ class Attention(nn.Module):
                 mask = mask.windowed(self.window)
             if self.pattern != "full":
                 mask = mask.on_grid(self._rule(context))
+        if low is not None:
+            q, k, v = q.to(low), k.to(low), v.to(low)
         dropout = self.dropout if self.training else 0.0
         blocks = getattr(self.relative, "attend_blocks", None)
         if blocks is not None and self.relative.can_block(q, k, mask, bias, context):
@@ -152,22 +149,19 @@ class Attention(nn.Module):
             out = self.attend_values(q, k, v, mask, bias, self.scale, dropout)
         else:
             out, _ = self.kernel.attend(q, k, v, mask, bias, self.scale, None, dropout)
-        return self.out(out.transpose(1, 2).flatten(2))
+        out = self.out(out.transpose(1, 2).flatten(2))
+        return out if low is None else out.to(kind)
 
-    def _coarse(self, context: Context) -> bool:
-        """Returns whether bf16 holds all that q, k and v say, products of int8, and is faster; and
-        nothing but a mask comes between them."""
+    def _attends_in(self, x: Tensor, context: Context) -> torch.dtype | None:
+        """Returns the type in which attention loses nothing of what products of this layer's form
+        say, and is faster; None where it is theirs, or more than a mask comes between them."""
         form = self.out.form
-        return (
-            form is not None
-            and not form.exact
-            and has_tiles()
-            and self.relative is None
-            and context.record is None
-            and (self.cross or context.bias is None)
-            and self.window is None
-            and self.pattern == "full"
-        )
+        low = None if form is None else form.attends_in()
+        if low is None or self.relative is not None or context.record is not None:
+            return None
+        whole = context.cache is None and x.shape[1] >= BLOCK_QUERIES and context.bias is None
+        plain = self.window is None and self.pattern == "full"
+        return low if plain and (self.cross or whole) else None
 
     @property
     def packs(self) -> bool:
@@ -244,7 +238,9 @@ class Attention(nn.Module):
             qkv = qkv.clamp(-self.clip, self.clip)
         return qkv.view(b, n, -1, self.head_dim).transpose(1, 2)
 
-    def _read_memory(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    def _read_memory(
+        self, x: Tensor, context: Context, low: torch.dtype | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         b, n, _ = x.shape
         q = self.q(x).view(b, n, self.heads, self.head_dim).transpose(1, 2)
         cached = context.cache.memory(self.layer) if context.cache is not None else None
@@ -258,8 +254,8 @@ class Attention(nn.Module):
             if self.has_qk_norm:
                 k = self.k_norm(k)
             if context.cache is not None:
-                if self._coarse(context):
-                    k, v = k.bfloat16(), v.bfloat16()
+                if low is not None:
+                    k, v = k.to(low), v.to(low)
                 k, v = self.kernel.keep(k), self.kernel.keep(v)
                 context.cache.keep_memory(self.layer, k, v)
         return (self.q_norm(q) if self.has_qk_norm else q), k, v

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.nn.forms import Int8Weight
 from zoo.nn.linear import Linear
 from zoo.nn.matmul import FUSED, PLAIN
 from zoo.nn.schema import GatedMLPConfig, MLPConfig
@@ -46,8 +45,9 @@ class MLP(nn.Module):
         # a dict: at one token a step, attributes of modules are dear
         part: dict[str, Any] = self._modules
         kind, down = x.dtype, part["down"]
-        if type(getattr(down, "form", None)) is Int8Weight and not self.has_inner_norm:
-            x = x.bfloat16()  # what its products begin with, and answer in
+        form = down.form
+        if form is not None and form.begins_in is not None and not self.has_inner_norm:
+            x = x.to(form.begins_in)  # so that its products answer in it
         x = part["up"](x, self.fused)  # b n f
         if self.activation is not None:
             x = self.activation(x)

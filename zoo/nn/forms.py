@@ -33,7 +33,16 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError, WeightsError
 from zoo.nn import native
-from zoo.nn.matmul import FUSED, activated, has_onednn, has_tiles, linear, uses_onednn
+from zoo.nn.matmul import (
+    FUSED,
+    activate,
+    activated,
+    has_onednn,
+    has_tiles,
+    linear,
+    runs_as_called,
+    uses_onednn,
+)
 
 __all__ = [
     "FORMS",
@@ -51,6 +60,8 @@ class Form:
     """A weight ready for products. Never written to, so that copies of a model share it."""
 
     exact: ClassVar[bool]  # whether `dense` gives back what it was made from
+    # what products begin with and, given that, answer in; None: with whatever is given
+    begins_in: ClassVar[torch.dtype | None] = None
     bias: Tensor | None  # o
     nbytes: int
 
@@ -66,6 +77,11 @@ class Form:
     def product(self, x: Tensor, activation: str) -> Tensor:
         """Returns activation(x W^T + b): (... i) -> (... o)."""
         raise NotImplementedError
+
+    def attends_in(self) -> torch.dtype | None:
+        """Returns the type in which attention to what this gives loses nothing, and is faster; None
+        where that is the type that it has."""
+        return torch.bfloat16 if not self.exact and has_tiles() else None
 
     def prepare(self, rows: int) -> None:
         """Readies itself for products of so many rows, where that is of use."""
@@ -114,7 +130,7 @@ class Packed(Form):
     def product(self, x: Tensor, activation: str) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if self.rows is not None and self.rows.serves(rows):
-            return activated(self.rows(x), activation)
+            return activate(self.rows(x), activation)
         attribute, algorithm = FUSED.get(activation, ("none", ""))
         if rows >= self.few or rows == 0:
             return self.call(x, self.weight, self.bias, attribute, [], algorithm)
@@ -162,8 +178,7 @@ class Beside:
             and type(weight) is nn.Parameter  # nothing sharded
             and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
             and has_onednn(weight.dtype)
-            and not torch.compiler.is_compiling()
-            and not torch.is_autocast_enabled("cpu")
+            and runs_as_called()
         )
 
     @staticmethod
@@ -184,15 +199,14 @@ class Beside:
             weight is self.weight
             and self.version == self.weight._version
             and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and not torch.is_autocast_enabled("cpu")
+            and runs_as_called()
         )
 
     def product(self, x: Tensor, activation: str) -> Tensor:
         """Returns activation(x W^T + b): (... i) -> (... o)."""
         rows = x.numel() // self.inputs
         if self.rows is not None and self.rows.serves(rows):
-            return activated(self.rows(x), activation)
+            return activate(self.rows(x), activation)
         if self.packed is not None and rows in self.many:
             return self.packed.product(x, activation)
         return linear(x, self.weight, self.bias, activation)
@@ -249,6 +263,7 @@ class Int8Weight(Form):
     `int8`. Few rows multiply with the int8 numbers; many are worth expanding them once."""
 
     exact = False
+    begins_in = torch.bfloat16
     MANY = 8  # rows
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:

@@ -22,7 +22,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FUSED", "PLAIN", "activated", "has_onednn", "has_tiles", "linear", "uses_onednn"]
+__all__ = [
+    "FUSED",
+    "PLAIN",
+    "activate",
+    "activated",
+    "has_onednn",
+    "has_tiles",
+    "linear",
+    "runs_as_called",
+    "uses_onednn",
+]
 
 # Multiplications from which the 10 us of calling oneDNN are won back.
 WORTH_IT = 1_000_000
@@ -84,6 +94,12 @@ def has_tiles() -> bool:
     return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported())
 
 
+def runs_as_called() -> bool:
+    """Returns whether an operator that is called here runs, and in the dtype that it is given: no
+    graph is being traced, and there is no autocast."""
+    return not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+
+
 def _chosen() -> str:
     return os.environ.get("ZOO_LINEAR", "auto")  # torch | onednn | auto
 
@@ -104,8 +120,7 @@ def uses_onednn(x: Tensor, weight: Tensor, activation: str = "linear") -> bool:
         x.numel() * weight.shape[0] >= WORTH_IT  # first, for those whom the others would cost most
         and x.device.type == "cpu"
         and x.dtype == weight.dtype
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
+        and runs_as_called()
         and (_onednn(x.dtype) is not None or (activation in DEAR and has_onednn(x.dtype)))
     )
 
