@@ -1,6 +1,7 @@
 """Listing and describing cost no torch, timm, torchaudio or hydra, and next to no time."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -107,3 +108,11 @@ def test_the_command_costs_little_beyond_the_bare_interpreter(words):
     bare = cpu_seconds([sys.executable, "-c", "pass"])
     ours = cpu_seconds([sys.executable, "-m", "zoo", *words])
     assert ours - bare <= 0.2, json.dumps({"bare": bare, "zoo": ours})
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "1"), ({"THP_MEM_ALLOC_ENABLE": "0"}, "0")])
+def test_large_tensors_are_asked_into_huge_pages_unless_told_otherwise(given, kept):
+    code = "import os, zoo; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    env = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"} | given
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert run.stdout.strip() == kept, run.stderr
