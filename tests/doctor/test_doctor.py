@@ -262,3 +262,19 @@ def test_on_a_terminal(monkeypatch, capsys):
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "✗" in out and "[text]" in out and "[advice]" in out and "1 broken: token" in out
+
+
+@pytest.mark.parametrize(
+    ("there", "setting", "state", "text"),
+    [
+        (True, "auto", "ok", "zoo's own"),
+        (False, "auto", "absent", "no C compiler was found"),
+        (False, "torch", "note", "ZOO_LINEAR=torch"),
+    ],
+)
+def test_kernels_are_there_or_it_says_why(there, setting, state, text, monkeypatch):
+    monkeypatch.setattr("zoo.nn.native.library", lambda: object() if there else None)
+    monkeypatch.setenv("ZOO_LINEAR", setting)
+    found = next(f for f in examine(("accelerator",)) if f.name == "kernels")
+    assert found.state == state and text in found.text
+    assert bool(found.advice) == (state == "absent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from zoo.doctor.report import Finding
@@ -10,7 +11,7 @@ __all__ = ["look"]
 
 
 def look() -> Iterator[Finding]:
-    """Yields CUDA devices, or why there are none, and the CPU's threads."""
+    """Yields CUDA devices, or why there are none, the CPU's threads and its kernels."""
     import torch
 
     built = torch.version.cuda or (torch.version.hip and f"ROCm {torch.version.hip}")
@@ -27,3 +28,16 @@ def look() -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         yield Finding("accelerator", "mps", "ok", "Apple GPU")
     yield Finding("accelerator", "cpu", "note", f"{torch.get_num_threads()} threads")
+    yield _kernels()
+
+
+def _kernels() -> Finding:
+    """Returns whether zoo's own kernels for decoding on a CPU are there."""
+    from zoo.nn import native
+
+    if native.library() is not None:
+        return Finding("accelerator", "kernels", "ok", "zoo's own, for decoding on a CPU")
+    if os.environ.get("ZOO_LINEAR") == "torch":
+        return Finding("accelerator", "kernels", "note", "PyTorch's: ZOO_LINEAR=torch")
+    text = "PyTorch's: no C compiler was found when zoo was installed, and decoding is slower"
+    return Finding("accelerator", "kernels", "absent", text, "install gcc, then zoo once more")
