@@ -84,11 +84,9 @@ def _ways(dtype: str, rows: int) -> list[Callable[[Any], Callable[[Any], Any]]]:
         lambda w: Packed(w, None),
         _turned,
     ]
-    return (
-        [*ways, lambda w: native.Rows(w, None)]
-        if rows <= native.MOST and native.library()
-        else ways
-    )
+    if rows <= native.MOST and native.library():
+        ways.append(lambda w: native.Rows(w, None))
+    return ways
 
 
 def _turned(weight: Any) -> Callable[[Any], Any]:

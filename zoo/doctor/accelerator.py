@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from zoo.doctor.report import Finding
@@ -34,10 +33,11 @@ def look() -> Iterator[Finding]:
 def _kernels() -> Finding:
     """Returns whether zoo's own kernels for decoding on a CPU are there."""
     from zoo.nn import native
+    from zoo.nn.matmul import chosen
 
     if native.library() is not None:
         return Finding("accelerator", "kernels", "ok", "zoo's own, for decoding on a CPU")
-    if os.environ.get("ZOO_LINEAR") == "torch":
+    if chosen() == "torch":
         return Finding("accelerator", "kernels", "note", "PyTorch's: ZOO_LINEAR=torch")
     text = "PyTorch's: no C compiler was found when zoo was installed, and decoding is slower"
     return Finding("accelerator", "kernels", "absent", text, "install gcc, then zoo once more")

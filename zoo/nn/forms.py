@@ -36,7 +36,6 @@ from zoo.nn import native
 from zoo.nn.matmul import (
     FUSED,
     activate,
-    activated,
     has_onednn,
     has_tiles,
     linear,
@@ -124,8 +123,8 @@ class Packed(Form):
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
 
     def prepare(self, rows: int) -> None:
-        if self.rows is None and 0 < rows <= native.Rows.most(self.weight.dtype):
-            self.rows = native.Rows.of(self.dense(), self.bias)
+        if self.rows is None and native.Rows.suits(self.weight, rows):
+            self.rows = native.Rows(self.dense(), self.bias)
 
     def product(self, x: Tensor, activation: str) -> Tensor:
         rows = x.numel() // x.shape[-1]
@@ -160,10 +159,10 @@ class Beside:
 
     def make(self, rows: int) -> None:
         """Makes the copy that so many rows are multiplied with, if there is none."""
-        if 0 < rows <= native.Rows.most(self.weight.dtype):
-            self.rows = self.rows or native.Rows.of(self.weight, self.bias)
-            if self.rows is not None:
-                return
+        if self.rows is None and native.Rows.suits(self.weight, rows):
+            self.rows = native.Rows(self.weight, self.bias)
+        if self.rows is not None and self.rows.serves(rows):
+            return
         if rows in self.many and self.packed is None:
             self.packed = Packed(self.weight, self.bias)
 
@@ -239,7 +238,7 @@ class Int8(Form):
             numbers, scale = native.quantise(rows)
             sums = _whole_product(numbers, self.numbers)
             out = native.scale_sums(sums, scale, self.scale, self.bias)
-        return activated(out, activation).view(*x.shape[:-1], -1).to(x.dtype)
+        return activate(out, activation).view(*x.shape[:-1], -1).to(x.dtype)
 
     def dense(self) -> Tensor:
         return self.numbers * self.scale[:, None]
@@ -279,7 +278,7 @@ class Int8Weight(Form):
             out = linear(rows, self.dense(), self.bias, activation)
         else:
             out = torch._weight_int8pack_mm(rows.contiguous(), self.numbers, self.scale)
-            out = activated(out if self.bias is None else out + self.bias, activation)
+            out = activate(out if self.bias is None else out + self.bias, activation)
         return out.view(*x.shape[:-1], -1).to(x.dtype)
 
     def dense(self) -> Tensor:

@@ -27,6 +27,7 @@ __all__ = [
     "PLAIN",
     "activate",
     "activated",
+    "chosen",
     "has_onednn",
     "has_tiles",
     "linear",
@@ -71,7 +72,7 @@ def _onednn(dtype: torch.dtype) -> Any:
     """Returns oneDNN's linear for a dtype, or None where PyTorch's own serves as well."""
     if not has_onednn(dtype):
         return None
-    serves = dtype != torch.float32 or _chosen() == "onednn" or not _intel()
+    serves = dtype != torch.float32 or chosen() == "onednn" or not _intel()
     return torch.ops.mkldnn._linear_pointwise.default if serves else None
 
 
@@ -79,7 +80,7 @@ def has_onednn(dtype: torch.dtype) -> bool:
     """Returns whether oneDNN computes products of a dtype here, and may (ZOO_LINEAR=torch forbids
     it)."""
     operators = torch.ops.mkldnn
-    if _chosen() == "torch" or not torch.backends.mkldnn.is_available():
+    if chosen() == "torch" or not torch.backends.mkldnn.is_available():
         return False
     if not hasattr(operators, "_linear_pointwise"):
         return False
@@ -100,7 +101,8 @@ def runs_as_called() -> bool:
     return not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
 
-def _chosen() -> str:
+def chosen() -> str:
+    """Returns whose products ZOO_LINEAR asks for."""
     return os.environ.get("ZOO_LINEAR", "auto")  # torch | onednn | auto
 
 

@@ -11,7 +11,6 @@ bf16 16 GB/s here, 8 there); decoding does little else. Where nothing was compil
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.nn.matmul import chosen, runs_as_called
 from zoo.nn.native.memory import closely, free, zeros
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 MOST = 8  # rows
 LANES = 64  # numbers that are read at a time
 CHANNELS = 512  # of a head, at most
-KINDS = (torch.float32, torch.bfloat16)
+KINDS = {torch.float32: "linear_f32", torch.bfloat16: "linear_bf16"}
 SPARE = 8  # times a weight's size that must be free for it to be copied
 WORTH_IT = 200_000  # numbers in a weight from which threads are woken
 
@@ -49,7 +49,7 @@ WORTH_IT = 200_000  # numbers in a weight from which threads are woken
 @cache
 def library() -> Any | None:
     """Returns the compiled functions, or None: nothing was compiled here, or ZOO_LINEAR=torch."""
-    if os.environ.get("ZOO_LINEAR") == "torch":
+    if chosen() == "torch":
         return None
     here = Path(__file__).parent
     for path in (here / f"kernels{suffix}" for suffix in EXTENSION_SUFFIXES):
@@ -80,7 +80,7 @@ def library() -> Any | None:
 
 def serves(x: Tensor) -> bool:
     """Returns whether rows (m i) can be worked on here."""
-    return x.shape[-1] % LANES == 0 and library() is not None and not torch.compiler.is_compiling()
+    return x.shape[-1] % LANES == 0 and library() is not None and runs_as_called()
 
 
 def _threads(weight: Tensor) -> int:
@@ -92,16 +92,20 @@ class Rows:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = closely(weight), bias
-        self.call, self.rows = _functions()[weight.dtype], self.most(weight.dtype)
+        self.call = getattr(library(), KINDS[weight.dtype])
+        self.rows = self.most(weight.dtype)
         # neither is ever written to or moved while this stands for them
         self.addresses = self.weight.data_ptr(), None if bias is None else bias.data_ptr()
 
     @staticmethod
-    def of(weight: Tensor, bias: Tensor | None) -> Rows | None:
-        """Returns the copy, or None where it cannot be used or memory is short."""
-        if not serves(weight) or weight.dtype not in _functions():
-            return None
-        return Rows(weight, bias) if free() > SPARE * weight.nbytes else None
+    def suits(weight: Tensor, rows: int) -> bool:
+        """Returns whether a copy would be of use for so many rows, and memory for it is free."""
+        return (
+            weight.dtype in KINDS
+            and 0 < rows <= Rows.most(weight.dtype)
+            and serves(weight)
+            and free() > SPARE * weight.numel() * weight.element_size()
+        )
 
     @staticmethod
     def most(dtype: torch.dtype) -> int:
@@ -109,7 +113,7 @@ class Rows:
         return 2 * MOST if dtype == torch.float32 else MOST
 
     def serves(self, rows: int) -> bool:
-        return 0 < rows <= self.rows and not torch.compiler.is_compiling()
+        return 0 < rows <= self.rows and runs_as_called()
 
     def __call__(self, x: Tensor) -> Tensor:  # ... i -> ... o
         outputs, inputs = self.weight.shape
@@ -121,12 +125,6 @@ class Rows:
             x.data_ptr(), weight, bias, y.data_ptr(), rows, inputs, outputs, _threads(self.weight)
         )
         return y
-
-
-@cache
-def _functions() -> dict[torch.dtype, Any]:
-    found: Any = library()
-    return {torch.bfloat16: found.linear_bf16, torch.float32: found.linear_f32}
 
 
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -206,7 +204,7 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and k.stride() == v.stride()
         and not torch.is_grad_enabled()
         and library() is not None
-        and not torch.compiler.is_compiling()
+        and runs_as_called()
     )
 
 

@@ -23,7 +23,7 @@ _block, _used = torch.empty(0, dtype=torch.uint8), 0  # what is being filled
 def closely(x: Tensor) -> Tensor:
     """Returns a copy of a tensor that lies in huge pages, right behind the one before it: tensors
     are best given in the order in which they will be read. The memory of a block is given back with
-    the last of its tensors."""
+    the last of its tensors, that of the one being filled once another is begun."""
     global _block, _used
     size = x.numel() * x.element_size()
     with _lock:

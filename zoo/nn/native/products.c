@@ -5,7 +5,8 @@
  * x, one line fetched ahead for every line read. (Four rows of W side by side, or two lines fetched
  * at a time, cost 15 to 25 % more.)
  *
- * m rows, 1 to MOST, in fp32 twice as many; i inputs, a multiple of LANES; o outputs. Numbers lie row after row, no gaps.
+ * m rows, 1 to MOST, in fp32 twice as many; i inputs, a multiple of LANES; o outputs. Numbers lie
+ * row after row, no gaps.
  */
 
 #include "native.h"
@@ -23,22 +24,22 @@ typedef struct {
 #define FETCH(address) __builtin_prefetch((const char *)(address) + AHEAD, 0, 2)
 
 /* The number of rows has to be a constant where the sums are to stay in registers. */
-#define CONSTANT(rows, CALL)                                                                       \
+#define CONSTANT(rows, CALL, ...)                                                                  \
     switch (rows) {                                                                                \
-    case 1: CALL(1); break;                                                                        \
-    case 2: CALL(2); break;                                                                        \
-    case 3: CALL(3); break;                                                                        \
-    case 4: CALL(4); break;                                                                        \
-    case 5: CALL(5); break;                                                                        \
-    case 6: CALL(6); break;                                                                        \
-    case 7: CALL(7); break;                                                                        \
-    default: CALL(8);                                                                              \
+    case 1: CALL(__VA_ARGS__, 1); break;                                                           \
+    case 2: CALL(__VA_ARGS__, 2); break;                                                           \
+    case 3: CALL(__VA_ARGS__, 3); break;                                                           \
+    case 4: CALL(__VA_ARGS__, 4); break;                                                           \
+    case 5: CALL(__VA_ARGS__, 5); break;                                                           \
+    case 6: CALL(__VA_ARGS__, 6); break;                                                           \
+    case 7: CALL(__VA_ARGS__, 7); break;                                                           \
+    default: CALL(__VA_ARGS__, 8);                                                                 \
     }
 /* A span that does its rows by `body`. */
 #define SPAN(name, target, body)                                                                   \
     target static void name(const void *data, int64_t first, int64_t last) {                       \
         const Job *job = data;                                                                     \
-        CONSTANT(job->m, body##_ROWS)                                                              \
+        CONSTANT(job->m, body, job, first, last)                                                   \
     }
 
 /* ---------------------------------------------------------------------------------------- fp32 */
@@ -57,7 +58,6 @@ INLINE void plain_f32(const Job *job, int64_t first, int64_t last, const int row
     }
 }
 
-#define plain_f32_ROWS(rows) plain_f32(job, first, last, rows)
 SPAN(span_f32, CLONES, plain_f32)
 
 /* More rows than sums fit in registers for: two groups of them, against a part of two rows of W at
@@ -66,7 +66,7 @@ SPAN(span_f32, CLONES, plain_f32)
 enum { PART = 256 };
 
 INLINE void part_f32(const float *x, const float *w, const float *w2, floats sums[][2], int64_t i,
-                     int64_t count, const int rows, const int fetch) {
+                     int64_t count, const int fetch, const int rows) {
     floats lanes[MOST][2];
     for (int r = 0; r < rows; r++) lanes[r][0] = sums[r][0], lanes[r][1] = sums[r][1];
     for (int64_t n = 0; n < count; n += 16) {
@@ -95,9 +95,8 @@ CLONES static void span_f32_more(const void *data, int64_t first, int64_t last) 
         for (int64_t n = 0; n < i; n += PART) {
             int64_t count = i - n < PART ? i - n : PART;
             const float *x = (const float *)job->x + n, *more = x + MOST * i;
-            part_f32(x, w + n, w2 + n, sums, i, count, MOST, 1);
-#define MORE(rows) part_f32(more, w + n, w2 + n, sums + MOST, i, count, rows, 0)
-            CONSTANT(rest, MORE)
+            part_f32(x, w + n, w2 + n, sums, i, count, 1, MOST);
+            CONSTANT(rest, part_f32, more, w + n, w2 + n, sums + MOST, i, count, 0)
         }
         for (int64_t r = 0; r < job->m; r++) {
             float *y = (float *)job->y + r * job->o + o;
@@ -138,7 +137,6 @@ INLINE void plain_bf16(const Job *job, int64_t first, int64_t last, const int ro
     }
 }
 
-#define plain_bf16_ROWS(rows) plain_bf16(job, first, last, rows)
 SPAN(span_bf16, CLONES, plain_bf16)
 
 #if X86
@@ -162,7 +160,6 @@ BF16 INLINE void fast_bf16(const Job *job, int64_t first, int64_t last, const in
     }
 }
 
-#define fast_bf16_ROWS(rows) fast_bf16(job, first, last, rows)
 SPAN(span_bf16_avx512, BF16, fast_bf16)
 #endif
 
@@ -195,7 +192,6 @@ INLINE void plain_int8(const Job *job, int64_t first, int64_t last, const int ro
     }
 }
 
-#define plain_int8_ROWS(rows) plain_int8(job, first, last, rows)
 SPAN(span_int8, CLONES, plain_int8)
 
 #if X86
@@ -223,7 +219,6 @@ VNNI INLINE void fast_int8(const Job *job, int64_t first, int64_t last, const in
     }
 }
 
-#define fast_int8_ROWS(rows) fast_int8(job, first, last, rows)
 SPAN(span_int8_avx512, VNNI, fast_int8)
 #endif
 
@@ -264,7 +259,8 @@ CLONES static void span_scale(const void *data, int64_t first, int64_t last) {
         const int32_t *sums = (const int32_t *)job->x + r * job->o;
         float *y = (float *)job->y + r * job->o, scale = job->x_scale[r];
         if (bias)
-            for (int64_t n = 0; n < job->o; n++) y[n] = (float)sums[n] * scale * w_scale[n] + bias[n];
+            for (int64_t n = 0; n < job->o; n++)
+                y[n] = (float)sums[n] * scale * w_scale[n] + bias[n];
         else
             for (int64_t n = 0; n < job->o; n++) y[n] = (float)sums[n] * scale * w_scale[n];
     }
