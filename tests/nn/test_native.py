@@ -1,6 +1,7 @@
 """The compiled kernels against PyTorch's, and what they promise beyond numbers."""
 
 import gc
+import pickle
 import shutil
 import subprocess
 import sys
@@ -35,55 +36,78 @@ def test_zoo_linear_leaves_them_out():
     assert run.stdout.strip() == "None", run.stderr
 
 
+@pytest.fixture(params=["portable", "AVX2", "AVX-512", "all"])
+def instructions(request):
+    """Leaves out what the processor has beyond some kind of instructions."""
+    kinds = ["portable", "AVX2", "AVX-512", "all"]
+    native.library().allow(kinds.index(request.param))
+    yield
+    native.library().allow(len(kinds) - 1)
+
+
+ROWS = [*range(1, 10), 15, 16, 17, 31, 32, 33, 70]  # in registers, in tiles, by one, by two
+
+
 @needs_kernels
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(
-    ("dtype", "rows"),
-    [(dtype, n + 1) for dtype in native.KINDS for n in range(native.Rows.most(dtype))],
-)
-def test_products_of_few_rows(dtype, rows, threads):
-    weight, bias = random(701, 320).to(dtype), random(701, seed=1).to(dtype)
-    x = random(2, 320, rows, seed=2).to(dtype).transpose(1, 2)[1]  # not in one piece
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dtype", native.FLOATS)
+def test_products(dtype, rows, threads, instructions):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for added in (None, bias):
-            found = native.Rows(weight, added)(x)
-            exact = F.linear(
-                x.double(), weight.double(), added if added is None else added.double()
-            )
-            assert found.dtype == dtype and found.shape == exact.shape
-            error = (found.double() - exact).abs().max() / exact.abs().max()
-            assert error < (1e-6 if dtype == torch.float32 else 4e-3)
+        for outputs in (701, 48, 9):
+            weight, bias = random(outputs, 320).to(dtype), random(outputs, seed=1).to(dtype)
+            x = random(2, 320, rows, seed=2).to(dtype).transpose(1, 2)[1]  # not in one piece
+            for added in (None, bias):
+                found = native.Panels(weight, added)(x)
+                exact = x.double() @ weight.double().T
+                exact = exact if added is None else exact + added.double()
+                assert found.dtype == dtype and found.shape == exact.shape
+                error = (found.double() - exact).abs().max() / exact.abs().max()
+                assert error < (1e-6 if dtype == torch.float32 else 4e-3)
     finally:
         torch.set_num_threads(before)
 
 
 @needs_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bf16_is_rounded_as_pytorch_rounds_and_nan_stays_nan(dtype):
-    weight = torch.eye(64).to(dtype)
-    x = torch.tensor([1.0, -0.0, float("inf"), float("nan"), 1e-30, 3e38, 1 / 3] + [0.0] * 57)
-    whole = native.Rows(weight[:, :64], None)(x.to(dtype)[None])[0]
-    assert whole[3].isnan() and whole[2].isnan()  # inf * 0 is NaN
-    x[2:4] = 7.0
-    assert torch.equal(native.Rows(weight, None)(x.to(dtype)[None])[0], x.to(dtype))
+def test_fp32_stays_as_exact_where_there_are_many_inputs():
+    weight, x = random(32, 8192), random(3, 8192, seed=1)
+    exact = x.double() @ weight.double().T
+    error, theirs = (
+        (found.double() - exact).norm() / exact.norm()
+        for found in (native.Panels(weight, None)(x), F.linear(x, weight))
+    )
+    assert error < max(2 * theirs, 2e-7)
 
 
 @needs_kernels
-def test_bf16_sums_round_to_nearest_even():
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("dtype", native.FLOATS)
+def test_numbers_are_rounded_as_pytorch_rounds_and_nan_stays_nan(dtype, rows, instructions):
+    weight = torch.eye(64).to(dtype)
+    x = torch.tensor([1.0, -0.0, float("inf"), float("nan"), 1e-30, 3e38, 1 / 3] + [0.0] * 57)
+    whole = native.Panels(weight, None)(x.to(dtype).expand(rows, -1))
+    assert whole[:, 3].isnan().all() and whole[:, 2].isnan().all()  # inf * 0 is NaN
+    x[2:4] = 7.0
+    assert torch.equal(native.Panels(weight, None)(x.to(dtype)[None])[0], x.to(dtype))
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [1, 5])
+def test_bf16_sums_round_to_nearest_even(rows, instructions):
     weight = torch.zeros(256, 64, dtype=torch.bfloat16)
     bias = random(256).bfloat16()
     weight[:, 0] = (torch.arange(256) / 256 / 128).bfloat16()
-    x = torch.zeros(1, 64, dtype=torch.bfloat16)
-    x[0, 0] = 1
+    x = torch.zeros(rows, 64, dtype=torch.bfloat16)
+    x[:, 0] = 1
     exact = (weight[:, 0].float() + bias.float()).bfloat16()
-    assert torch.equal(native.Rows(weight, bias)(x)[0], exact)
+    assert torch.equal(native.Panels(weight, bias)(x), exact.expand(rows, -1))
 
 
 @needs_kernels
-@pytest.mark.parametrize("rows", range(1, native.MOST + 1))
-def test_int8_sums_are_exact(rows):
+@pytest.mark.parametrize("rows", ROWS)
+def test_int8_sums_are_exact(rows, instructions):
     """Full-range numbers, whose products overflow 16 bits."""
     maker = torch.Generator().manual_seed(rows)
     numbers = torch.randint(-127, 128, (90, 640), generator=maker, dtype=torch.int8)
@@ -91,24 +115,42 @@ def test_int8_sums_are_exact(rows):
     scale, bias = torch.rand(90, generator=maker), random(90)
     x = random(rows, 640, seed=rows)
     x[0] = 1.0
-    coarse, x_scale = quantise(x)
+    x[rows // 2] = 0.0
+    x = x.clamp(-2, 2)
+    x[:, 0], x[:, 1:] = 2.0, (x[:, 1:] * 127 / 2).round() * 2 / 127  # whole numbers of the scale
+    coarse = (x * 127 / 2).round()
     sums = coarse.long() @ numbers.long().T
-    exact = sums.double() * x_scale.double() * scale.double() + bias.double()
-    found = native.linear_int8(x, numbers, scale, bias)
+    exact = sums.double() * 2 / 127 * scale.double() + bias.double()
+    found = native.Panels(numbers, bias, scale)(x)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
 
 
 @needs_kernels
-def test_quantised_rows_are_those_of_the_formula():
-    x = random(5, 77)
+def test_int8_quantises_each_row_as_the_formula_does(instructions):
+    numbers, scale = torch.eye(128, dtype=torch.int8), torch.ones(128)
+    x = random(7, 128)
     x[1], x[2, 3] = 0, 1000.0
-    numbers, scale = native.quantise(x)
-    expected, expected_scale = quantise(x)
-    assert (numbers - expected).abs().max() <= 1  # ties of a quotient that was rounded
-    assert (numbers != expected).float().mean() < 0.02
-    torch.testing.assert_close(scale, expected_scale[:, 0])
+    found = native.Panels(numbers, None, scale)(x)
+    coarse, by_row = quantise(x)
+    expected = coarse * by_row
+    assert (found - expected).abs().max() <= by_row.max() * 1.001  # ties that were rounded
+    assert ((found - expected).abs() > by_row / 2).float().mean() < 0.02
     x[4, 4] = float("nan")
-    assert native.quantise(x)[1][4].isnan()
+    assert native.Panels(numbers, None, scale)(x)[4].isnan().all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", native.PRODUCTS)
+@pytest.mark.parametrize("outputs", [1, 16, 90])
+def test_panels_give_their_weight_back_and_can_be_sent(dtype, outputs):
+    weight = (40 * random(outputs, 192)).to(dtype)
+    scale = torch.ones(outputs) if dtype == torch.int8 else None
+    made = native.Panels(weight, random(outputs), scale)
+    sent = pickle.loads(pickle.dumps(made))
+    assert torch.equal(made.dense(), weight) and torch.equal(sent.dense(), weight)
+    x = random(2, 192).to(torch.float32 if dtype == torch.int8 else dtype)
+    if dtype != torch.bfloat16:  # whose bias would be bf16
+        assert torch.equal(made(x), sent(x))
 
 
 @needs_kernels
@@ -177,18 +219,18 @@ def test_what_it_does_not_know_is_left_to_pytorch(change):
         assert not native.attends(q, k, v)
 
 
-def test_tensors_lie_one_behind_the_other_and_go_with_their_last():
-    made = [memory.closely(random(3, 5, seed=i)) for i in range(3)]
-    assert all(torch.equal(one, random(3, 5, seed=i)) for i, one in enumerate(made))
-    first, second, third = (one.data_ptr() for one in made)
-    assert second - first in (64, second - first if second < first else 64)
-    assert third % 64 == second % 64 == first % 64 == 0
-    large = memory.closely(torch.ones(memory.BLOCK // 4 + 1))  # more than a block
-    assert large.data_ptr() % memory.PAGE == 0 and large.sum() == len(large)
+def test_places_lie_one_behind_the_other_and_go_with_their_last():
+    first, second, third = (memory.place(60) for _ in range(3))
+    assert second.data_ptr() - first.data_ptr() in (64, second.data_ptr() - first.data_ptr())
+    assert all(len(one) == 60 and one.data_ptr() % 64 == 0 for one in (first, second, third))
+    first.fill_(1), second.fill_(2)
+    assert (first == 1).all() and (second == 2).all()
+    large = memory.place(memory.BLOCK + 1).fill_(1)  # more than a block
+    assert large.data_ptr() % memory.PAGE == 0
     kept = large[5:]
     del large
     gc.collect()
-    assert kept.sum() == len(kept)
+    assert (kept == 1).all()
 
 
 def test_free_memory_is_known_or_none():

@@ -84,8 +84,8 @@ def _ways(dtype: str, rows: int) -> list[Callable[[Any], Callable[[Any], Any]]]:
         lambda w: Packed(w, None),
         _turned,
     ]
-    if rows <= native.MOST and native.library():
-        ways.append(lambda w: native.Rows(w, None))
+    if native.library():
+        ways.append(lambda w: native.Panels(w, None))
     return ways
 
 

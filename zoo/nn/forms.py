@@ -12,12 +12,12 @@ trained nor saved, and say so.
 
 fp32 weights stay where they are: they may lie in a mapped file, be trained, be shared. `prepare`,
 which decoding calls, and a stack that reads a second batch, lays copies beside them, and beside
-packed bf16 ones, that are read faster: as much memory again for few rows (eight, in fp32 sixteen;
-`zoo.nn.native`, where that was compiled), and again for more. Where memory is short none are made.
-On an Intel Xeon fp32 products of one row take 0.85 of MKL's time with such copies, of eight half of
-it; bf16 ones of one row half of oneDNN's. Packed fp32 copies take 0.7 of MKL's time for 17 to 64
-rows and win nothing beyond, so that none are made for them there; on an AMD EPYC they take 0.96 for
-a thousand.
+packed bf16 ones, that few rows are multiplied with faster (`native.Panels`, where C was compiled):
+as much memory again, and none where memory is short. int8 numbers lie so from the beginning, and
+all rows are multiplied with them. On an Intel Xeon an fp32 product of one row takes 0.55 of MKL's
+time so, of sixteen 0.4, of 64 0.75; a bf16 one of one row 0.45 of oneDNN's, of sixteen 0.6, of 128
+0.9; int8 ones of 512 rows 0.8 of oneDNN's. Where MKL is not at home (an AMD EPYC) more rows of fp32
+get a packed copy: 0.96 of the time for a thousand.
 """
 
 # m rows, i inputs, o outputs
@@ -116,20 +116,20 @@ class Packed(Form):
         self.nbytes = weight.nbytes
         self.few = self.FEW if weight.numel() >= self.LARGE else 1
         self.call = torch.ops.mkldnn._linear_pointwise.default
-        self.rows: native.Rows | None = None
+        self.panels: native.Panels | None = None
 
     @staticmethod
     def serves(weight: Tensor) -> bool:
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
 
     def prepare(self, rows: int) -> None:
-        if self.rows is None and native.Rows.suits(self.weight, rows):
-            self.rows = native.Rows(self.dense(), self.bias)
+        if self.panels is None and native.Panels.suits(self.weight, rows):
+            self.panels = native.Panels(self.dense(), self.bias)
 
     def product(self, x: Tensor, activation: str) -> Tensor:
         rows = x.numel() // x.shape[-1]
-        if self.rows is not None and self.rows.serves(rows):
-            return activate(self.rows(x), activation)
+        if self.panels is not None and self.panels.serves(rows):
+            return activate(self.panels(x), activation)
         attribute, algorithm = FUSED.get(activation, ("none", ""))
         if rows >= self.few or rows == 0:
             return self.call(x, self.weight, self.bias, attribute, [], algorithm)
@@ -148,22 +148,20 @@ class Beside:
     better memory; more rows with a packed one."""
 
     WORTH_IT = 200_000  # numbers; smaller weights stay in the processor's cache
-    PACKED = range(4, 65)  # rows for which a packed copy is faster than MKL where that is at home
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias, self.version = weight, bias, weight._version
         self.inputs = weight.shape[1]
-        self.many = range(2, 1 << 62) if uses_onednn(weight, weight) else self.PACKED
-        self.rows: native.Rows | None = None
+        self.panels: native.Panels | None = None
         self.packed: Packed | None = None
 
     def make(self, rows: int) -> None:
         """Makes the copy that so many rows are multiplied with, if there is none."""
-        if self.rows is None and native.Rows.suits(self.weight, rows):
-            self.rows = native.Rows(self.weight, self.bias)
-        if self.rows is not None and self.rows.serves(rows):
+        if self.panels is None and native.Panels.suits(self.weight, rows):
+            self.panels = native.Panels(self.weight, self.bias)
+        if self.panels is not None and self.panels.serves(rows):
             return
-        if rows in self.many and self.packed is None:
+        if self.packed is None and uses_onednn(self.weight, self.weight):
             self.packed = Packed(self.weight, self.bias)
 
     @staticmethod
@@ -204,9 +202,9 @@ class Beside:
     def product(self, x: Tensor, activation: str) -> Tensor:
         """Returns activation(x W^T + b): (... i) -> (... o)."""
         rows = x.numel() // self.inputs
-        if self.rows is not None and self.rows.serves(rows):
-            return activate(self.rows(x), activation)
-        if self.packed is not None and rows in self.many:
+        if self.panels is not None and self.panels.serves(rows):
+            return activate(self.panels(x), activation)
+        if self.packed is not None and rows > 1:
             return self.packed.product(x, activation)
         return linear(x, self.weight, self.bias, activation)
 
@@ -222,26 +220,27 @@ class Int8(Form):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         numbers, scale = quantise(weight.detach().float())
-        self.numbers, self.scale = native.closely(numbers), scale[:, 0].clone()
         self.bias = None if bias is None else bias.detach().float()
+        self.scale = scale[:, 0].clone()
+        self.weight: Tensor | native.Panels = numbers
+        if native.Panels.fits(numbers):
+            self.weight = native.Panels(numbers, self.bias, self.scale)
         self.nbytes = numbers.nbytes + scale.nbytes
 
     def product(self, x: Tensor, activation: str) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).float().contiguous()  # m i
-        if not native.serves(rows):
-            numbers, scale = quantise(rows)
-            out = _whole_product(numbers, self.numbers) * scale * self.scale
-            out = out if self.bias is None else out.add_(self.bias)
-        elif len(rows) <= native.MOST:
-            out = native.linear_int8(rows, self.numbers, self.scale, self.bias)
+        rows = x.reshape(-1, x.shape[-1]).float()  # m i
+        if isinstance(self.weight, native.Panels):
+            out = self.weight(rows)
         else:
-            numbers, scale = native.quantise(rows)
-            sums = _whole_product(numbers, self.numbers)
-            out = native.scale_sums(sums, scale, self.scale, self.bias)
+            numbers, scale = quantise(rows)
+            out = _whole_product(numbers, self.weight) * scale * self.scale
+            out = out if self.bias is None else out.add_(self.bias)
         return activate(out, activation).view(*x.shape[:-1], -1).to(x.dtype)
 
     def dense(self) -> Tensor:
-        return self.numbers * self.scale[:, None]
+        weight = self.weight
+        numbers = weight.dense() if isinstance(weight, native.Panels) else weight
+        return numbers * self.scale[:, None]
 
 
 def _whole_product(x: Tensor, weight: Tensor) -> Tensor:  # m i, o i, both int8 -> m o, int32

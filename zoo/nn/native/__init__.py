@@ -1,9 +1,9 @@
 """Decoding's two readers of memory in C: products of few rows (`products.c`) and attention of one
 query (`attend.c`). setup.py compiles them where there is a C compiler.
 
-PyTorch's products of one to eight rows are at 0.5 to 0.9 of what the memory gives (an Intel Xeon:
-bf16 16 GB/s here, 8 there); decoding does little else. Where nothing was compiled, or ZOO_LINEAR is
-"torch", `library` is None and PyTorch's are used, with the same numbers up to the order of sums.
+PyTorch's products of one to sixteen rows are at 0.3 to 0.6 of what the memory gives (an Intel
+Xeon); decoding does little else. Where nothing was compiled, or ZOO_LINEAR is "torch", `library` is
+None and PyTorch's are used, with the same numbers up to the order of sums.
 """
 
 # m rows, i inputs, o outputs; b batch, h heads, g key heads, n keys, c channels of a head
@@ -20,28 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.nn.matmul import chosen, runs_as_called
-from zoo.nn.native.memory import closely, free, zeros
+from zoo.nn.matmul import chosen, has_tiles, runs_as_called
+from zoo.nn.native.memory import free, place, zeros
 
-__all__ = [
-    "MOST",
-    "Places",
-    "Rows",
-    "attend",
-    "attends",
-    "closely",
-    "library",
-    "linear_int8",
-    "quantise",
-    "scale_sums",
-    "serves",
-    "zeros",
-]
+__all__ = ["Panels", "Places", "attend", "attends", "library", "zeros"]
 
-MOST = 8  # rows
-LANES = 64  # numbers that are read at a time
+WIDE = 16  # outputs in a panel
+LANES = 64  # inputs that are read at a time
 CHANNELS = 512  # of a head, at most
-KINDS = {torch.float32: "linear_f32", torch.bfloat16: "linear_bf16"}
+PRODUCTS = {  # by the weight's type
+    torch.float32: "linear_f32",
+    torch.bfloat16: "linear_bf16",
+    torch.int8: "linear_int8",
+}
+FLOATS = (torch.float32, torch.bfloat16)  # of queries and keys
 SPARE = 8  # times a weight's size that must be free for it to be copied
 WORTH_IT = 200_000  # numbers in a weight from which threads are woken
 
@@ -59,17 +51,12 @@ def library() -> Any | None:
         return None
     found = ctypes.CDLL(str(path))
     address, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    for name, pointers, counts in (
-        ("linear_bf16", 4, 3),
-        ("linear_f32", 4, 3),
-        ("linear_int8", 5, 3),
-        ("quantise", 3, 2),
-        ("scale_sums", 5, 2),
-    ):
-        function = getattr(found, name)
-        function.argtypes = [address] * pointers + [count] * counts + [threads]
-        function.restype = None
-    found.linear_int8.restype = ctypes.c_int
+    for name in PRODUCTS.values():
+        product = getattr(found, name)
+        product.argtypes = [address] * 5 + [count] * 3 + [threads]
+        product.restype = ctypes.c_int
+    found.lay.argtypes = [address] * 2 + [count] * 2 + [threads]
+    found.lay.restype = None
     found.attend_rows.argtypes = [address] * 7 + [count] * 9 + [ctypes.c_float] + [threads] * 3
     found.attend_rows.restype = None
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # PyTorch's, if it has that one
@@ -78,101 +65,86 @@ def library() -> Any | None:
     return found
 
 
-def serves(x: Tensor) -> bool:
-    """Returns whether rows (m i) can be worked on here."""
-    return x.shape[-1] % LANES == 0 and library() is not None and runs_as_called()
+class Panels:
+    """A weight (o i) as products of few rows read it fastest: sixteen outputs side by side, in huge
+    pages. fp32, bf16, or int8 numbers that stand for numbers * scale (o)."""
 
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
+        weight = weight.detach().contiguous()
+        self.shape, self.dtype, self.bias, self.scale = weight.shape, weight.dtype, bias, scale
+        outputs, inputs = weight.shape
+        words = inputs * weight.element_size() // 4
+        self.panels = place(-(-outputs // WIDE) * words * WIDE * 4)
+        found: Any = library()
+        found.lay(
+            weight.data_ptr(), self.panels.data_ptr(), outputs, words, torch.get_num_threads()
+        )
+        self.call = getattr(found, PRODUCTS[self.dtype])
+        # none is ever written to or moved while this stands for them
+        self.addresses = [
+            None if x is None else ctypes.c_void_p(x.data_ptr()) for x in (self.panels, scale, bias)
+        ]
+        self.large = weight.numel() >= WORTH_IT
+        self.rows = self.most(self.dtype)
 
-def _threads(weight: Tensor) -> int:
-    return torch.get_num_threads() if weight.numel() >= WORTH_IT else 1
-
-
-class Rows:
-    """A weight (o i), bf16 or fp32, copied to where few rows are multiplied with it fastest."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = closely(weight), bias
-        self.call = getattr(library(), KINDS[weight.dtype])
-        self.rows = self.most(weight.dtype)
-        # neither is ever written to or moved while this stands for them
-        self.addresses = self.weight.data_ptr(), None if bias is None else bias.data_ptr()
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Returns whether a weight can be laid out so here."""
+        return (
+            weight.dtype in PRODUCTS
+            and weight.shape[1] % LANES == 0
+            and weight.device.type == "cpu"
+            and library() is not None
+        )
 
     @staticmethod
     def suits(weight: Tensor, rows: int) -> bool:
         """Returns whether a copy would be of use for so many rows, and memory for it is free."""
         return (
-            weight.dtype in KINDS
-            and 0 < rows <= Rows.most(weight.dtype)
-            and serves(weight)
+            0 < rows <= Panels.most(weight.dtype)
+            and Panels.fits(weight)
+            and runs_as_called()
             and free() > SPARE * weight.numel() * weight.element_size()
         )
 
     @staticmethod
+    @cache
     def most(dtype: torch.dtype) -> int:
-        """Returns how many rows of a weight of this type are better multiplied here."""
-        return 2 * MOST if dtype == torch.float32 else MOST
+        """Returns how many rows are multiplied faster here than by PyTorch's libraries."""
+        if torch.backends.cpu.get_cpu_capability() != "AVX512":
+            return 8  # whose sums fit in registers
+        if dtype == torch.float32:
+            return 64
+        return 128 if has_tiles() else 16
 
     def serves(self, rows: int) -> bool:
+        """Returns whether so many rows are best multiplied here, in what runs now."""
         return 0 < rows <= self.rows and runs_as_called()
 
-    def __call__(self, x: Tensor) -> Tensor:  # ... i -> ... o
-        outputs, inputs = self.weight.shape
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns x W^T + b, (... i) -> (... o), in x's type: that of the weight; for int8 fp32,
+        each row being quantised on the way by its own scale."""
+        outputs, inputs = self.shape
         x = x.contiguous()
         y = x.new_empty(*x.shape[:-1], outputs)
-        weight, bias = self.addresses
+        threads = torch.get_num_threads() if self.large else 1
         rows = x.numel() // inputs
-        self.call(
-            x.data_ptr(), weight, bias, y.data_ptr(), rows, inputs, outputs, _threads(self.weight)
+        failed = self.call(
+            x.data_ptr(), *self.addresses, y.data_ptr(), rows, inputs, outputs, threads
         )
+        if failed:
+            raise MemoryError(f"No memory for {rows} rows of {inputs} numbers.")
         return y
 
+    def dense(self) -> Tensor:
+        """Returns the weight (o i) as it was given."""
+        outputs = self.shape[0]
+        panels = self.panels.view(torch.int32).view(-(-outputs // WIDE), -1, WIDE)
+        words = panels.transpose(1, 2).contiguous()
+        return words.view(-1, words.shape[2])[:outputs].view(self.dtype)
 
-def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns x (m i, fp32, at most MOST rows) times int8 numbers (o i) that stand for numbers *
-    scale (o): m o. x is quantised on the way, each row by its own scale."""
-    found: Any = library()
-    outputs, inputs = weight.shape
-    y = x.new_empty(len(x), outputs)
-    failed = found.linear_int8(
-        x.data_ptr(),
-        weight.data_ptr(),
-        scale.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        y.data_ptr(),
-        len(x),
-        inputs,
-        outputs,
-        _threads(weight),
-    )
-    if failed:
-        raise MemoryError(f"No memory for {len(x)} rows of {inputs} int8 numbers.")
-    return y
-
-
-def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (int8 numbers, scale): x (m i, fp32) is about numbers * scale (m)."""
-    found: Any = library()
-    numbers = torch.empty(x.shape, dtype=torch.int8)
-    scale = x.new_empty(len(x))
-    found.quantise(
-        x.data_ptr(), numbers.data_ptr(), scale.data_ptr(), *x.shape, torch.get_num_threads()
-    )
-    return numbers, scale
-
-
-def scale_sums(sums: Tensor, scale: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns sums (m o, int32) * scale (m) * weight_scale (o) + bias; takes the sums' memory."""
-    found: Any = library()
-    found.scale_sums(
-        sums.data_ptr(),
-        scale.data_ptr(),
-        weight_scale.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        sums.data_ptr(),
-        *sums.shape,
-        torch.get_num_threads(),
-    )
-    return sums.view(torch.float32)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Panels, (self.dense(), self.bias, self.scale)
 
 
 class Places:
@@ -196,8 +168,8 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return (
         q.shape[2] == 1
         and q.device.type == "cpu"
-        and q.dtype in KINDS
-        and k.dtype in KINDS
+        and q.dtype in FLOATS
+        and k.dtype in FLOATS
         and q.shape[3] % 16 == 0
         and q.shape[3] <= CHANNELS
         and q.stride(3) == k.stride(3) == 1

@@ -98,11 +98,14 @@ INLINE void attend(const Attention *a, int64_t row, int64_t head, const int q_bf
         for (k = 0; k + 64 <= c; k += 64) mix(a, from + k, n, scores, keep, sums + k, 4, k_bf16);
         for (; k < c; k += 16) mix(a, from + k, n, scores, keep, sums + k, 1, k_bf16);
     }
-    for (int64_t k = 0; k < c; k++)
+    for (int64_t k = 0; k < c; k += 16) {
+        floats part = load_f32(sums + k) / sum;
+        halves low = rounded(part);
         if (q_bf16)
-            ((uint16_t *)a->y)[place + k] = rounded(sums[k] / sum);
+            memcpy((uint16_t *)a->y + place + k, &low, sizeof low);
         else
-            ((float *)a->y)[place + k] = sums[k] / sum;
+            memcpy((float *)a->y + place + k, &part, sizeof part);
+    }
 }
 
 CLONES static void span_attend(const void *job, int64_t first, int64_t last) {

@@ -10,7 +10,7 @@ import threading
 import torch
 from torch import Tensor
 
-__all__ = ["closely", "free", "zeros"]
+__all__ = ["free", "place", "zeros"]
 
 PAGE = 2 << 20  # bytes of a huge page
 BLOCK = 16 * PAGE
@@ -20,19 +20,17 @@ _lock = threading.Lock()
 _block, _used = torch.empty(0, dtype=torch.uint8), 0  # what is being filled
 
 
-def closely(x: Tensor) -> Tensor:
-    """Returns a copy of a tensor that lies in huge pages, right behind the one before it: tensors
-    are best given in the order in which they will be read. The memory of a block is given back with
-    the last of its tensors, that of the one being filled once another is begun."""
+def place(size: int) -> Tensor:
+    """Returns bytes in huge pages, right behind those given before: memory is best taken in the
+    order in which it will be read. That of a block is given back with the last of its tensors, that
+    of the one being filled once another is begun."""
     global _block, _used
-    size = x.numel() * x.element_size()
     with _lock:
         if _used + size > len(_block):
             _block, _used = _pages(max(size, BLOCK)), 0
-        place = _block[_used : _used + size]
+        found = _block[_used : _used + size]
         _used += -(-size // LINE) * LINE
-    with torch.inference_mode(False), torch.no_grad():
-        return place.view(x.dtype).view(x.shape).copy_(x.detach())
+    return found
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -12,6 +12,8 @@
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define X86 1
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 /* compiled once for each kind of processor; the dynamic loader chooses */
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
@@ -59,11 +61,9 @@ INLINE float widened(uint16_t x) {
     return out;
 }
 
-INLINE uint16_t rounded(float x) { /* to bf16: the nearest, ties to even; NaN stays NaN */
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    if (x != x) return (uint16_t)(bits >> 16 | 64);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+INLINE halves rounded(floats x) { /* to bf16: the nearest, ties to even; NaN stays NaN */
+    words bits = (words)x, nan = (words)(x != x), even = bits + 0x7fff + (bits >> 16 & 1);
+    return __builtin_convertvector(((even & ~nan) | ((bits | 0x400000) & nan)) >> 16, halves);
 }
 
 /* Does units from first to last - 1 of a job. */

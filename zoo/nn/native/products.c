@@ -1,237 +1,437 @@
-/* Products of few rows with a large matrix: y (m o) = x (m i) W^T + b, W (o i) as it is stored.
+/* Products with a large matrix: y (m o) = x (m i) W^T + b.
  *
  * Decoding reads every weight once for a token, so its limit is the memory. What comes near it is
- * one stream read in order: a row of W after the other, a cache line at a time against all rows of
- * x, one line fetched ahead for every line read. (Four rows of W side by side, or two lines fetched
- * at a time, cost 15 to 25 % more.)
+ * one stream read in order, with lines fetched ahead. W lies in panels of sixteen outputs; a line
+ * of a panel, one of the processor's cache, holds a word of each: one number of fp32, two of bf16,
+ * four of int8. Whatever the type, a line meets one word of each row of x, no sum has to be added
+ * up across its lanes, and Intel's tiles read a panel as it lies. A panel serves sixteen rows while
+ * it is read, more once it is in the cache. What a row gets does not depend on those beside it, but
+ * for bf16 in tiles, whose sums have another order.
  *
- * m rows, 1 to MOST, in fp32 twice as many; i inputs, a multiple of LANES; o outputs. Numbers lie
- * row after row, no gaps.
- */
+ * m rows, i inputs, a multiple of 64, o outputs. Numbers of x and y lie row after row, no gaps. */
 
 #include "native.h"
 
-enum { MOST = 8, LANES = 64, AHEAD = 8192 }; /* AHEAD: bytes, half a microsecond of memory */
+enum {
+    MOST = 16,    /* rows whose sums are held at once */
+    WIDE = 16,    /* outputs of a panel */
+    LONG = 256,   /* products that fp32 adds up in one go */
+    AHEAD = 8192, /* bytes: half a microsecond of memory */
+    SOON = 768    /* bytes of rows, which are in the second cache */
+};
 
 typedef struct {
-    const void *x, *w;              /* m i; o i */
+    const void *x;                  /* m i, as it is or turned */
+    const void *w;                  /* panels */
     const void *bias;               /* o, or NULL */
     const float *x_scale, *w_scale; /* m; o: of int8 numbers */
     void *y;                        /* m o */
-    int64_t m, i, o;
+    int64_t m, o;
+    int64_t words;                  /* of a row */
 } Job;
 
 #define FETCH(address) __builtin_prefetch((const char *)(address) + AHEAD, 0, 2)
+#define FETCH_NEAR(address) __builtin_prefetch((const char *)(address) + SOON, 0, 3)
+#define SIXTEENS(n) (((n) + 15) / 16)
+/* Rows that so many are multiplied as: few kernels would be left to compile if each had its own. */
+#define PLACES(rows) ((rows) > MOST / 2 ? MOST : (rows))
 
-/* The number of rows has to be a constant where the sums are to stay in registers. */
-#define CONSTANT(rows, CALL, ...)                                                                  \
-    switch (rows) {                                                                                \
-    case 1: CALL(__VA_ARGS__, 1); break;                                                           \
-    case 2: CALL(__VA_ARGS__, 2); break;                                                           \
-    case 3: CALL(__VA_ARGS__, 3); break;                                                           \
-    case 4: CALL(__VA_ARGS__, 4); break;                                                           \
-    case 5: CALL(__VA_ARGS__, 5); break;                                                           \
-    case 6: CALL(__VA_ARGS__, 6); break;                                                           \
-    case 7: CALL(__VA_ARGS__, 7); break;                                                           \
-    default: CALL(__VA_ARGS__, 8);                                                                 \
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---------------------------------------------------------------------------------- how they lie */
+
+/* Rows in sixteens: a word of each of sixteen, then the next of each. */
+typedef struct {
+    const uint32_t *from;
+    uint32_t *to;
+    int64_t rows, words;
+    int64_t rest; /* places of the last ones, if they are less than sixteen; zeros fill them */
+} Move;
+
+static void span_turn(const void *data, int64_t first, int64_t last) {
+    const Move *move = data;
+    for (int64_t start = first * MOST; start < last * MOST; start += MOST) {
+        int64_t rows = least(move->rows - start, MOST), places = rows < MOST ? move->rest : MOST;
+        const uint32_t *from = move->from + start * move->words;
+        uint32_t *to = move->to + start * move->words;
+        for (int64_t n = 0; n < move->words; n++, to += places) {
+            for (int64_t r = 0; r < rows; r++) to[r] = from[r * move->words + n];
+            for (int64_t r = rows; r < places; r++) to[r] = 0;
+        }
     }
-/* A span that does its rows by `body`. */
+}
+
+/* Lays W (o words) in panels: (o / 16, rounded up) words 16. */
+void lay(const void *w, void *panels, int64_t o, int64_t words, int threads) {
+    Move move = {w, panels, o, words, WIDE};
+    run(span_turn, &move, SIXTEENS(o), threads);
+}
+
+/* Returns x turned, or x itself where that is the same; NULL when there is no memory. */
+static const void *turned(const void *x, int64_t m, int64_t words, int threads) {
+    if (m == 1) return x;
+    int64_t rest = PLACES(m % MOST), places = m / MOST * MOST + rest;
+    Move move = {x, malloc(4 * (size_t)(places * words)), m, words, rest};
+    if (move.to) run(span_turn, &move, SIXTEENS(m), threads);
+    return move.to;
+}
+
+/* ------------------------------------------------------------------------------- what they end in */
+
+/* A panel's sums of a row, to where they belong. */
+
+INLINE floats sixteen(const float *from, int64_t o, int64_t count) { /* o to o + 15, or 0 */
+    floats out = {0};
+    if (from) memcpy(&out, from + o, count == WIDE ? sizeof out : 4 * (size_t)count);
+    return out;
+}
+
+INLINE void write_f32(const Job *job, int64_t r, int64_t o, floats sums) {
+    if (r >= job->m) return;
+    int64_t count = least(job->o - o, WIDE);
+    sums += sixteen(job->bias, o, count);
+    memcpy((float *)job->y + r * job->o + o, &sums, count == WIDE ? sizeof sums : 4 * (size_t)count);
+}
+
+INLINE void write_bf16(const Job *job, int64_t r, int64_t o, floats sums) {
+    if (r >= job->m) return;
+    int64_t count = least(job->o - o, WIDE);
+    halves out = {0};
+    if (job->bias) {
+        memcpy(&out, (const uint16_t *)job->bias + o, count == WIDE ? sizeof out : 2 * (size_t)count);
+        sums += (floats)(__builtin_convertvector(out, words) << 16);
+    }
+    out = rounded(sums);
+    memcpy((uint16_t *)job->y + r * job->o + o, &out, count == WIDE ? sizeof out : 2 * (size_t)count);
+}
+
+INLINE void write_int8(const Job *job, int64_t r, int64_t o, integers sums) {
+    if (r >= job->m) return;
+    int64_t count = least(job->o - o, WIDE);
+    floats y = __builtin_convertvector(sums, floats) * job->x_scale[r];
+    y = y * sixteen(job->w_scale, o, count) + sixteen(job->bias, o, count);
+    memcpy((float *)job->y + r * job->o + o, &y, count == WIDE ? sizeof y : 4 * (size_t)count);
+}
+
+/* ------------------------------------------------------------------------------------ in registers */
+
+/* The number of rows has to be a constant where their sums are to stay in registers. */
+#define CASE(body, n)                                                                              \
+    case n: body(job, panel, start, n); break;
 #define SPAN(name, target, body)                                                                   \
     target static void name(const void *data, int64_t first, int64_t last) {                       \
         const Job *job = data;                                                                     \
-        CONSTANT(job->m, body, job, first, last)                                                   \
+        for (int64_t panel = first; panel < last; panel++)                                         \
+            for (int64_t start = 0; start < job->m; start += MOST)                                 \
+                switch (least(job->m - start, MOST)) {                                             \
+                    CASE(body, 1) CASE(body, 2) CASE(body, 3) CASE(body, 4)                        \
+                    CASE(body, 5) CASE(body, 6) CASE(body, 7) CASE(body, 8)                        \
+                default: body(job, panel, start, MOST);                                            \
+                }                                                                                  \
     }
+/* Lets `line` be each line of a panel, and `x` the words of the rows that it meets. */
+#define LINES(rows)                                                                                \
+    const uint32_t *x = (const uint32_t *)job->x + start * job->words,                             \
+                   *line = (const uint32_t *)job->w + panel * job->words * WIDE;                   \
+    for (int64_t n = 0; n < job->words; n++, x += rows, line += WIDE)
 
-/* ---------------------------------------------------------------------------------------- fp32 */
+INLINE void fetch(const uint32_t *line, const uint32_t *x, const int rows) {
+    FETCH(line);
+    if (rows == MOST) FETCH_NEAR(x); /* so many do not stay in the nearest cache */
+}
 
-INLINE void plain_f32(const Job *job, int64_t first, int64_t last, const int rows) {
-    const float *x = job->x, *w = (const float *)job->w + first * job->i, *bias = job->bias;
-    for (int64_t o = first; o < last; o++, w += job->i) {
-        floats lanes[MOST] = {{0}};
-        for (int64_t n = 0; n < job->i; n += 16) {
-            FETCH(w + n);
-            floats line = load_f32(w + n);
-            for (int r = 0; r < rows; r++) lanes[r] += load_f32(x + r * job->i + n) * line;
-        }
+INLINE void panel_f32(const Job *job, int64_t panel, int64_t start, const int rows) {
+    floats sums[MOST] = {{0}}, part[MOST] = {{0}};
+    LINES(rows) {
+        fetch(line, x, rows);
+        floats w = load_f32((const float *)line);
+        for (int r = 0; r < rows; r++) part[r] += ((const float *)x)[r] * w;
+        if ((n + 1) % LONG == 0 || n + 1 == job->words) /* or errors would grow with the length */
+            for (int r = 0; r < rows; r++) sums[r] += part[r], part[r] = (floats){0};
+    }
+    for (int r = 0; r < rows; r++) write_f32(job, start + r, panel * WIDE, sums[r]);
+}
+
+SPAN(span_f32, CLONES, panel_f32)
+
+INLINE void panel_bf16(const Job *job, int64_t panel, int64_t start, const int rows) {
+    floats sums[MOST] = {{0}};
+    LINES(rows) {
+        fetch(line, x, rows);
+        words w;
+        memcpy(&w, line, sizeof w);
+        floats even = (floats)(w << 16), odd = (floats)(w & 0xffff0000u);
         for (int r = 0; r < rows; r++)
-            ((float *)job->y)[r * job->o + o] = total(lanes[r]) + (bias ? bias[o] : 0);
+            sums[r] += widened((uint16_t)x[r]) * even + widened((uint16_t)(x[r] >> 16)) * odd;
     }
+    for (int r = 0; r < rows; r++) write_bf16(job, start + r, panel * WIDE, sums[r]);
 }
 
-SPAN(span_f32, CLONES, plain_f32)
+SPAN(span_bf16, CLONES, panel_bf16)
 
-/* More rows than sums fit in registers for: two groups of them, against a part of two rows of W at
- * a time, so that the part of x stays in the nearest cache. */
-
-enum { PART = 256 };
-
-INLINE void part_f32(const float *x, const float *w, const float *w2, floats sums[][2], int64_t i,
-                     int64_t count, const int fetch, const int rows) {
-    floats lanes[MOST][2];
-    for (int r = 0; r < rows; r++) lanes[r][0] = sums[r][0], lanes[r][1] = sums[r][1];
-    for (int64_t n = 0; n < count; n += 16) {
-        if (fetch) {
-            FETCH(w + 2 * n);
-            FETCH(w + 2 * n + 16);
-        }
-        floats line = load_f32(w + n), line2 = load_f32(w2 + n);
-        for (int r = 0; r < rows; r++) {
-            floats row = load_f32(x + r * i + n);
-            lanes[r][0] += row * line;
-            lanes[r][1] += row * line2;
+INLINE void panel_int8(const Job *job, int64_t panel, int64_t start, const int rows) {
+    integers sums[MOST] = {{0}};
+    LINES(rows) {
+        fetch(line, x, rows);
+        integers w;
+        memcpy(&w, line, sizeof w);
+        for (int k = 0; k < 4; k++) { /* the four numbers of each word */
+            integers part = w << (24 - 8 * k) >> 24;
+            for (int r = 0; r < rows; r++) sums[r] += (int8_t)(x[r] >> 8 * k) * part;
         }
     }
-    for (int r = 0; r < rows; r++) sums[r][0] = lanes[r][0], sums[r][1] = lanes[r][1];
+    for (int r = 0; r < rows; r++) write_int8(job, start + r, panel * WIDE, sums[r]);
 }
 
-CLONES static void span_f32_more(const void *data, int64_t first, int64_t last) {
-    const Job *job = data;
-    const float *bias = job->bias;
-    int64_t i = job->i, rest = job->m - MOST;
-    for (int64_t o = first; o < last; o += 2) {
-        const float *w = (const float *)job->w + o * i, *w2 = o + 1 < last ? w + i : w;
-        floats sums[2 * MOST][2];
-        memset(sums, 0, sizeof sums);
-        for (int64_t n = 0; n < i; n += PART) {
-            int64_t count = i - n < PART ? i - n : PART;
-            const float *x = (const float *)job->x + n, *more = x + MOST * i;
-            part_f32(x, w + n, w2 + n, sums, i, count, 1, MOST);
-            CONSTANT(rest, part_f32, more, w + n, w2 + n, sums + MOST, i, count, 0)
-        }
-        for (int64_t r = 0; r < job->m; r++) {
-            float *y = (float *)job->y + r * job->o + o;
-            y[0] = total(sums[r][0]) + (bias ? bias[o] : 0);
-            if (w2 != w) y[1] = total(sums[r][1]) + (bias ? bias[o + 1] : 0);
-        }
-    }
-}
-
-void linear_f32(const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t i,
-                int64_t o, int threads) {
-    Job job = {x, w, bias, NULL, NULL, y, m, i, o};
-    run(m > MOST ? span_f32_more : span_f32, &job, o, threads);
-}
-
-/* ---------------------------------------------------------------------------------------- bf16 */
-
-INLINE void write_bf16(const Job *job, int64_t o, const float *sums, int rows) {
-    float bias = job->bias ? widened(((const uint16_t *)job->bias)[o]) : 0;
-    for (int r = 0; r < rows; r++) ((uint16_t *)job->y)[r * job->o + o] = rounded(sums[r] + bias);
-}
-
-INLINE void plain_bf16(const Job *job, int64_t first, int64_t last, const int rows) {
-    const uint16_t *x = job->x, *w = (const uint16_t *)job->w + first * job->i;
-    for (int64_t o = first; o < last; o++, w += job->i) {
-        floats lanes[MOST] = {{0}};
-        float sums[MOST];
-        for (int64_t n = 0; n < job->i; n += 32) {
-            FETCH(w + n);
-            floats low = load_bf16(w + n), high = load_bf16(w + n + 16);
-            for (int r = 0; r < rows; r++) {
-                const uint16_t *row = x + r * job->i + n;
-                lanes[r] += load_bf16(row) * low + load_bf16(row + 16) * high;
-            }
-        }
-        for (int r = 0; r < rows; r++) sums[r] = total(lanes[r]);
-        write_bf16(job, o, sums, rows);
-    }
-}
-
-SPAN(span_bf16, CLONES, plain_bf16)
+SPAN(span_int8, CLONES, panel_int8)
 
 #if X86
+#define AVX2 __attribute__((target("avx2")))
 #define BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
-BF16 INLINE void fast_bf16(const Job *job, int64_t first, int64_t last, const int rows) {
-    const uint16_t *x = job->x, *w = (const uint16_t *)job->w + first * job->i;
-    for (int64_t o = first; o < last; o++, w += job->i) {
-        __m512 lanes[MOST] = {{0}};
-        float sums[MOST];
-        for (int64_t n = 0; n < job->i; n += 32) {
-            FETCH(w + n);
-            __m512bh line = (__m512bh)_mm512_loadu_si512(w + n);
-            for (int r = 0; r < rows; r++) {
-                __m512bh row = (__m512bh)_mm512_loadu_si512(x + r * job->i + n);
-                lanes[r] = _mm512_dpbf16_ps(lanes[r], line, row);
-            }
-        }
-        for (int r = 0; r < rows; r++) sums[r] = _mm512_reduce_add_ps(lanes[r]);
-        write_bf16(job, o, sums, rows);
+BF16 INLINE void fast_bf16(const Job *job, int64_t panel, int64_t start, const int rows) {
+    __m512 sums[MOST] = {{0}};
+    LINES(rows) {
+        fetch(line, x, rows);
+        __m512bh w = (__m512bh)_mm512_loadu_si512(line);
+        for (int r = 0; r < rows; r++)
+            sums[r] = _mm512_dpbf16_ps(sums[r], w, (__m512bh)_mm512_set1_epi32((int)x[r]));
     }
+    for (int r = 0; r < rows; r++) write_bf16(job, start + r, panel * WIDE, (floats)sums[r]);
 }
 
 SPAN(span_bf16_avx512, BF16, fast_bf16)
-#endif
 
-void linear_bf16(const void *x, const void *w, const void *bias, void *y, int64_t m, int64_t i,
-                 int64_t o, int threads) {
-    Job job = {x, w, bias, NULL, NULL, y, m, i, o};
-    Span *span = span_bf16;
-#if X86
-    if (__builtin_cpu_supports("avx512bf16")) span = span_bf16_avx512;
-#endif
-    run(span, &job, o, threads);
+/* Pairs of 16 bits: the even numbers of the words, then the odd ones. */
+AVX2 INLINE __m256i pairs(__m256i even, __m256i odd, __m256i x) {
+    __m256i low = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), high = _mm256_srai_epi16(x, 8);
+    return _mm256_add_epi32(_mm256_madd_epi16(even, low), _mm256_madd_epi16(odd, high));
 }
 
-/* ---------------------------------------------------------------------------------------- int8 */
-
-INLINE void write_int8(const Job *job, int64_t o, const int32_t *sums, int rows) {
-    for (int r = 0; r < rows; r++) ((int32_t *)job->y)[r * job->o + o] = sums[r];
-}
-
-INLINE void plain_int8(const Job *job, int64_t first, int64_t last, const int rows) {
-    const int8_t *x = job->x, *w = (const int8_t *)job->w + first * job->i;
-    for (int64_t o = first; o < last; o++, w += job->i) {
-        int32_t sums[MOST] = {0};
-        for (int64_t n = 0; n < job->i; n += LANES) {
-            FETCH(w + n);
+AVX2 INLINE void half_int8(const Job *job, int64_t panel, int64_t start, const int rows) {
+    __m256i sums[MOST][2] = {{{0}}};
+    LINES(rows) {
+        fetch(line, x, rows);
+        for (int half = 0; half < 2; half++) {
+            __m256i w = _mm256_loadu_si256((const __m256i *)line + half);
+            __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8);
+            __m256i odd = _mm256_srai_epi16(w, 8);
             for (int r = 0; r < rows; r++)
-                for (int k = 0; k < LANES; k++) sums[r] += x[r * job->i + n + k] * w[n + k];
+                sums[r][half] = _mm256_add_epi32(
+                    sums[r][half], pairs(even, odd, _mm256_set1_epi32((int)x[r])));
         }
-        write_int8(job, o, sums, rows);
+    }
+    for (int r = 0; r < rows; r++) {
+        integers all;
+        memcpy(&all, sums[r], sizeof all);
+        write_int8(job, start + r, panel * WIDE, all);
     }
 }
 
-SPAN(span_int8, CLONES, plain_int8)
-
-#if X86
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+SPAN(span_int8_avx2, AVX2, half_int8)
 
 /* The instruction multiplies unsigned with signed numbers: x + 128, less 128 times the sum of w. */
-VNNI INLINE void fast_int8(const Job *job, int64_t first, int64_t last, const int rows) {
-    const int8_t *x = job->x, *w = (const int8_t *)job->w + first * job->i;
+VNNI INLINE void fast_int8(const Job *job, int64_t panel, int64_t start, const int rows) {
     const __m512i high = _mm512_set1_epi8((char)0x80);
-    for (int64_t o = first; o < last; o++, w += job->i) {
-        __m512i lanes[MOST] = {{0}}, excess = {0};
-        int32_t sums[MOST];
-        for (int64_t n = 0; n < job->i; n += 64) {
-            FETCH(w + n);
-            __m512i line = _mm512_loadu_si512(w + n);
-            excess = _mm512_dpbusd_epi32(excess, high, line);
-            for (int r = 0; r < rows; r++) {
-                __m512i row = _mm512_xor_si512(high, _mm512_loadu_si512(x + r * job->i + n));
-                lanes[r] = _mm512_dpbusd_epi32(lanes[r], row, line);
-            }
+    __m512i sums[MOST] = {{0}}, excess = {0};
+    LINES(rows) {
+        fetch(line, x, rows);
+        __m512i w = _mm512_loadu_si512(line);
+        excess = _mm512_dpbusd_epi32(excess, high, w);
+        for (int r = 0; r < rows; r++) {
+            __m512i both = _mm512_xor_si512(high, _mm512_set1_epi32((int)x[r]));
+            sums[r] = _mm512_dpbusd_epi32(sums[r], both, w);
         }
-        for (int r = 0; r < rows; r++)
-            sums[r] = _mm512_reduce_add_epi32(_mm512_sub_epi32(lanes[r], excess));
-        write_int8(job, o, sums, rows);
     }
+    for (int r = 0; r < rows; r++)
+        write_int8(job, start + r, panel * WIDE, (integers)_mm512_sub_epi32(sums[r], excess));
 }
 
 SPAN(span_int8_avx512, VNNI, fast_int8)
+
+/* --------------------------------------------------------------------------------------- in tiles */
+
+#define AMX                                                                                        \
+    __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512f,avx512bw,avx512vl,avx512bf16")))
+
+/* Intel's tiles are registers of sixteen lines: sixteen words of sixteen rows of x, as they lie,
+ * meet sixteen lines of a panel. */
+
+typedef struct { /* what the processor is told of its tiles */
+    uint8_t palette, first, reserved[14];
+    uint16_t bytes[16]; /* of a line */
+    uint8_t lines[16];
+} Shapes;
+
+enum { NEAR = 1 << 20 }; /* bytes of x that the second cache keeps while panels pass by */
+
+#define TIMES(sums, x, w)                                                                          \
+    if (bf16)                                                                                      \
+        _tile_dpbf16ps(sums, x, w);                                                                \
+    else                                                                                           \
+        _tile_dpbssd(sums, x, w)
+#define WRITE(tile, start, panel)                                                                  \
+    _tile_stored(tile, sums, 64);                                                                  \
+    for (int64_t r = 0; r < rows; r++)                                                             \
+        if (bf16)                                                                                  \
+            write_bf16(job, start + r, (panel) * WIDE, (floats)sums[r]);                           \
+        else                                                                                       \
+            write_int8(job, start + r, (panel) * WIDE, sums[r])
+
+/* 0 to 3 hold sums, 4 and 5 rows of x, 6 and 7 lines of panels. */
+AMX INLINE void in_tiles(const Job *job, int64_t first, int64_t last, const int bf16) {
+    int64_t rows = least(job->m, MOST), size = job->words, stride = 4 * size;
+    const uint32_t *x = job->x;
+    integers sums[MOST];
+    Shapes shapes;
+    memset(&shapes, 0, sizeof shapes);
+    shapes.palette = 1;
+    for (int tile = 0; tile < 8; tile++) {
+        shapes.bytes[tile] = 64;
+        shapes.lines[tile] = tile < 6 ? (uint8_t)rows : 16;
+    }
+    _tile_loadconfig(&shapes);
+    if (job->m <= MOST) { /* one stream */
+        const uint32_t *line = (const uint32_t *)job->w + first * size * WIDE;
+        for (int64_t panel = first; panel < last; panel++) {
+            _tile_zero(0);
+            for (int64_t n = 0; n < size; n += 16, line += 16 * WIDE) {
+                for (int k = 0; k < 16; k++) FETCH(line + k * WIDE);
+                _tile_loadd(4, x + n, stride);
+                _tile_loadd(6, line, 64);
+                TIMES(0, 4, 6);
+            }
+            WRITE(0, 0, panel);
+        }
+        _tile_release();
+        return;
+    }
+    /* Two by two of them share what they read; at the end some rows or a panel are done twice. */
+    int64_t block = NEAR / stride / (2 * MOST) * (2 * MOST);
+    if (block < 2 * MOST) block = 2 * MOST;
+    for (int64_t begin = 0; begin < job->m; begin += block)
+        for (int64_t panel = first; panel < last; panel += 2) {
+            int64_t next = least(panel + 1, last - 1), end = least(begin + block, job->m);
+            const uint32_t *line = (const uint32_t *)job->w + panel * size * WIDE;
+            const uint32_t *line2 = (const uint32_t *)job->w + next * size * WIDE;
+            for (int64_t start = begin; start < end; start += 2 * MOST) {
+                int64_t a = least(start, job->m - MOST), b = least(start + MOST, job->m - MOST);
+                const uint32_t *of_a = x + a * size, *of_b = x + b * size;
+                _tile_zero(0);
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+                for (int64_t n = 0; n < size; n += 16) {
+                    if (start == begin)
+                        for (int k = 0; k < 16; k++) {
+                            FETCH(line + (n + k) * WIDE);
+                            FETCH(line2 + (n + k) * WIDE);
+                        }
+                    _tile_loadd(4, of_a + n, stride);
+                    _tile_loadd(6, line + n * WIDE, 64);
+                    TIMES(0, 4, 6);
+                    _tile_loadd(5, of_b + n, stride);
+                    TIMES(1, 5, 6);
+                    _tile_loadd(7, line2 + n * WIDE, 64);
+                    TIMES(2, 4, 7);
+                    TIMES(3, 5, 7);
+                }
+                WRITE(0, a, panel);
+                WRITE(1, b, panel);
+                WRITE(2, a, next);
+                WRITE(3, b, next);
+            }
+        }
+    _tile_release();
+}
+
+AMX static void span_bf16_tiles(const void *data, int64_t first, int64_t last) {
+    in_tiles(data, first, last, 1);
+}
+
+AMX static void span_int8_tiles(const void *data, int64_t first, int64_t last) {
+    in_tiles(data, first, last, 0);
+}
+
 #endif
 
-/* Scales are found and sums are scaled by the same functions however many rows there are, so that
- * what a row gets does not depend on those beside it. */
+/* ------------------------------------------------------------------------------ what is chosen */
 
+enum { PLAIN, AVX2_AT_MOST, AVX512_AT_MOST, ALL };
+
+static int allowed = ALL;
+
+/* Leaves kinds of instructions out, which this processor may have: for tests. */
+void allow(int kinds) { allowed = kinds; }
+
+enum { FEW = 4 }; /* rows that are faster in registers than in tiles */
+
+/* Asks the system, once, whether tiles may be used: their state is large, so it wants to know. */
+static int uses_tiles(int64_t rows) {
+    static int known = 0;
+#if X86
+    if (!known)
+        known = __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") &&
+                        !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tiles */)
+                    ? 1
+                    : -1;
+#endif
+    return known == 1 && rows > FEW && allowed == ALL;
+}
+
+static Span *for_bf16(int64_t rows) {
+#if X86
+    if (uses_tiles(rows)) return span_bf16_tiles;
+    if (allowed >= AVX512_AT_MOST && __builtin_cpu_supports("avx512bf16"))
+        return span_bf16_avx512;
+#endif
+    (void)rows;
+    return span_bf16;
+}
+
+static Span *for_int8(int64_t rows) {
+#if X86
+    if (uses_tiles(rows)) return span_int8_tiles;
+    if (allowed >= AVX512_AT_MOST && __builtin_cpu_supports("avx512vnni"))
+        return span_int8_avx512;
+    if (allowed >= AVX2_AT_MOST && __builtin_cpu_supports("avx2")) return span_int8_avx2;
+#endif
+    (void)rows;
+    return span_int8;
+}
+
+/* ------------------------------------------------------------------------------ what is called */
+
+/* Does a job, with x turned but for tiles. Returns 0, or 1 when there is no memory. */
+static int done(Job job, Span *span, int threads) {
+    const void *x = job.x;
+    if (!uses_tiles(job.m) || span == span_f32) job.x = turned(x, job.m, job.words, threads);
+    if (!job.x) return 1;
+    run(span, &job, SIXTEENS(job.o), threads);
+    if (job.x != x) free((void *)job.x);
+    return 0;
+}
+
+int linear_f32(const void *x, const void *w, const float *scale, const void *bias, void *y,
+               int64_t m, int64_t i, int64_t o, int threads) {
+    return done((Job){x, w, bias, NULL, scale, y, m, o, i}, span_f32, threads);
+}
+
+int linear_bf16(const void *x, const void *w, const float *scale, const void *bias, void *y,
+                int64_t m, int64_t i, int64_t o, int threads) {
+    return done((Job){x, w, bias, NULL, scale, y, m, o, i / 2}, for_bf16(m), threads);
+}
+
+/* Rows of x to numbers, each with its own scale. */
 CLONES static void span_quantise(const void *data, int64_t first, int64_t last) {
     const Job *job = data;
+    int64_t i = 4 * job->words;
     for (int64_t r = first; r < last; r++) {
-        const float *x = (const float *)job->x + r * job->i;
-        int8_t *numbers = (int8_t *)job->y + r * job->i;
+        const float *x = (const float *)job->x + r * i;
+        int8_t *numbers = (int8_t *)job->y + r * i;
         int32_t peak = 0; /* of positive floats the larger has the larger bits; NaN's are largest */
-        for (int64_t n = 0; n < job->i; n++) {
+        for (int64_t n = 0; n < i; n++) {
             int32_t bits;
             memcpy(&bits, x + n, 4);
             bits &= 0x7fffffff;
@@ -242,51 +442,20 @@ CLONES static void span_quantise(const void *data, int64_t first, int64_t last) 
         if (largest < 1e-8f) largest = 1e-8f;
         ((float *)job->x_scale)[r] = largest / 127;
         float turn = 127 / largest;
-        for (int64_t n = 0; n < job->i; n++) numbers[n] = (int8_t)rintf(x[n] * turn);
+        for (int64_t n = 0; n < i; n++) numbers[n] = (int8_t)rintf(x[n] * turn);
     }
 }
 
-/* x (m i) is about numbers (m i) * scale (m); any number of rows and inputs. */
-void quantise(const float *x, int8_t *numbers, float *scale, int64_t m, int64_t i, int threads) {
-    Job job = {x, NULL, NULL, scale, NULL, numbers, m, i, 0};
-    run(span_quantise, &job, m, threads);
-}
-
-CLONES static void span_scale(const void *data, int64_t first, int64_t last) {
-    const Job *job = data;
-    const float *bias = job->bias, *w_scale = job->w_scale;
-    for (int64_t r = first; r < last; r++) {
-        const int32_t *sums = (const int32_t *)job->x + r * job->o;
-        float *y = (float *)job->y + r * job->o, scale = job->x_scale[r];
-        if (bias)
-            for (int64_t n = 0; n < job->o; n++)
-                y[n] = (float)sums[n] * scale * w_scale[n] + bias[n];
-        else
-            for (int64_t n = 0; n < job->o; n++) y[n] = (float)sums[n] * scale * w_scale[n];
-    }
-}
-
-/* y (m o) = sums (m o) * x_scale (m) * w_scale (o) + bias; any number of rows, y may be sums. */
-void scale_sums(const int32_t *sums, const float *x_scale, const float *w_scale, const float *bias,
-                float *y, int64_t m, int64_t o, int threads) {
-    Job job = {sums, NULL, bias, x_scale, w_scale, y, m, 0, o};
-    run(span_scale, &job, m, threads);
-}
-
-/* x is quantised on the way. Returns 0, or 1 when there is no memory. */
-int linear_int8(const float *x, const void *w, const float *w_scale, const float *bias, float *y,
+/* x is quantised on the way: x (m i) is about numbers (m i) * scale (m). */
+int linear_int8(const float *x, const void *w, const float *w_scale, const void *bias, void *y,
                 int64_t m, int64_t i, int64_t o, int threads) {
-    float x_scale[MOST];
-    int8_t *numbers = malloc((size_t)(m * i));
-    if (!numbers) return 1;
-    quantise(x, numbers, x_scale, m, i, 1);
-    Job job = {numbers, w, NULL, NULL, NULL, y, m, i, o};
-    Span *span = span_int8;
-#if X86
-    if (__builtin_cpu_supports("avx512vnni")) span = span_int8_avx512;
-#endif
-    run(span, &job, o, threads);
-    scale_sums((const int32_t *)y, x_scale, w_scale, bias, y, m, o, 1);
-    free(numbers);
-    return 0;
+    float *scale = malloc((size_t)m * (sizeof(float) + (size_t)i));
+    if (!scale) return 1;
+    void *numbers = scale + m;
+    Job job = {x, w, bias, scale, w_scale, numbers, m, o, i / 4};
+    run(span_quantise, &job, m, m > MOST ? threads : 1);
+    job.x = numbers, job.y = y;
+    int failed = done(job, for_int8(m), threads);
+    free(scale);
+    return failed;
 }
