@@ -12,11 +12,12 @@ setup(
     ext_modules=[
         Extension(
             "zoo.nn.native.kernels",
-            [f"zoo/nn/native/{name}.c" for name in ("products", "attend", "threads")],
+            [f"zoo/nn/native/{name}.c" for name in ("products", "attend", "norm", "threads")],
             depends=["zoo/nn/native/native.h"],
             # sums in the processor's order, but NaN and infinity as they are
             extra_compile_args=[
                 "-O3",
+                "-g0",
                 "-fassociative-math",
                 "-fno-signed-zeros",
                 "-fno-trapping-math",

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from zoo.nn import native
 from zoo.nn.forms import quantise
+from zoo.nn.matmul import PLAIN
 from zoo.nn.native import memory
 
 needs_kernels = pytest.mark.skipif(
@@ -140,6 +141,21 @@ def test_int8_quantises_each_row_as_the_formula_does(instructions):
 
 
 @needs_kernels
+@pytest.mark.parametrize("activation", ["linear", *PLAIN])
+@pytest.mark.parametrize("dtype", native.PRODUCTS)
+def test_activations(dtype, activation, instructions):
+    kind = torch.float32 if dtype == torch.int8 else dtype
+    x = torch.linspace(-120, 120, 20 * 64).view(20, 64)[torch.randperm(20)].to(kind)
+    x[0, :4] = torch.tensor([0.0, -0.0, float("nan"), 1e-30])
+    scale = torch.ones(64) if dtype == torch.int8 else None
+    made = native.Panels(torch.eye(64).to(dtype), None, scale)
+    found, plain = made(x, activation), made(x)
+    exact = plain if activation == "linear" else PLAIN[activation](plain)
+    bound = 1e-6 if kind == torch.float32 else 8e-3
+    torch.testing.assert_close(found, exact, rtol=bound, atol=1e-6, equal_nan=True)
+
+
+@needs_kernels
 @pytest.mark.parametrize("dtype", native.PRODUCTS)
 @pytest.mark.parametrize("outputs", [1, 16, 90])
 def test_panels_give_their_weight_back_and_can_be_sent(dtype, outputs):
@@ -217,6 +233,37 @@ def test_what_it_does_not_know_is_left_to_pytorch(change):
         v = random(1, 9, 2, 32).transpose(1, 2)
     with torch.set_grad_enabled(change == "grad"):
         assert not native.attends(q, k, v)
+
+
+@needs_kernels
+@pytest.mark.parametrize("width", [48, 77, 5])
+@pytest.mark.parametrize("kinds", [(a, b) for a in native.FLOATS for b in native.FLOATS])
+def test_rms_norm(kinds, width):
+    kind, weight_kind = kinds
+    x = random(3, width, 2, seed=1).to(kind).transpose(1, 2)  # not in one piece
+    weight = random(width).to(weight_kind)
+    wide = x.double()
+    exact = wide / (wide.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double()
+    with torch.inference_mode():
+        assert native.norms(x)
+        found = native.rms_norm(x, weight, 0.1)
+    assert found.dtype == kind
+    torch.testing.assert_close(found.double(), exact, rtol=4e-3 if kind != torch.float32 else 2e-6,
+                               atol=1e-6)  # fmt: skip
+    assert native.rms_norm(x * float("nan"), weight, 0.1).isnan().all()
+    assert not native.norms(x)  # a gradient may be wanted
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_what_is_stored_lies_in_its_slots(kind):
+    x = random(2, 3, 4, 6, seed=1).transpose(1, 2)[:, :3]  # b g n c, not in one piece
+    slots = random(3, 30, 6).to(kind)
+    where = torch.tensor([7, 8, 20, 0, 1, 29])
+    expected = slots.clone()
+    for place, slot in enumerate(where.tolist()):
+        expected[:, slot] = x[place // 3, :, place % 3].to(kind)
+    native.store(x, slots, where)
+    assert torch.equal(slots, expected)
 
 
 def test_places_lie_one_behind_the_other_and_go_with_their_last():

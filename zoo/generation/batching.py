@@ -99,7 +99,9 @@ class Batcher:
         chunk: int | None = None,
         keep: int | None = 0,
     ) -> None:
-        self.steps, self.pool, self.most = steps, pool, most
+        self.pool, self.most = pool, most
+        self.cache = PagedCache(pool, [])  # of those whose turn it is
+        self.steps = steps(self.cache)
         self.chunk, self.keep = chunk, keep
         self.waiting: collections.deque[Request] = collections.deque()
         self.reading: list[Request] = []  # whose prompts are being read
@@ -147,15 +149,19 @@ class Batcher:
         self._drop_cancelled()
         self._join()
         if self.running:
-            cache = PagedCache(self.pool, [r.pages for r in self.running])  # type: ignore[misc]
+            self._turn(self.running)
             last = torch.tensor([[r.tokens[-1]] for r in self.running])
-            self._take(list(self.running), self.steps(cache).step(last.to(self.pool.slots.device)))
+            self._take(list(self.running), self.steps.step(last.to(self.pool.slots.device)))
         return self.busy
 
     def run(self) -> None:
         """Steps until every request is done."""
         while self.step():
             pass
+
+    def _turn(self, requests: list[Request]) -> None:
+        """Makes it the turn of these requests."""
+        self.cache.sequences = [r.pages for r in requests]  # type: ignore[misc]
 
     # -- joining -----------------------------------------------------------------------------------
 
@@ -169,8 +175,8 @@ class Batcher:
             first = self.reading[0]
             new = [r.prompt[r.pages.length :] for r in self.reading]  # type: ignore[union-attr]
             new[0] = new[0][:budget]
-            pages = [r.pages for r in self.reading]
-            scores = self.steps(PagedCache(self.pool, pages)).read(new)  # type: ignore[arg-type]
+            self._turn(self.reading)
+            scores = self.steps.read(new)
             if budget is not None:
                 budget -= sum(len(tokens) for tokens in new)
             if first.pages.length == len(first.prompt):  # type: ignore[union-attr]

@@ -129,7 +129,7 @@ class Packed(Form):
     def product(self, x: Tensor, activation: str) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if self.panels is not None and self.panels.serves(rows):
-            return activate(self.panels(x), activation)
+            return self.panels(x, activation)
         attribute, algorithm = FUSED.get(activation, ("none", ""))
         if rows >= self.few or rows == 0:
             return self.call(x, self.weight, self.bias, attribute, [], algorithm)
@@ -203,7 +203,7 @@ class Beside:
         """Returns activation(x W^T + b): (... i) -> (... o)."""
         rows = x.numel() // self.inputs
         if self.panels is not None and self.panels.serves(rows):
-            return activate(self.panels(x), activation)
+            return self.panels(x, activation)
         if self.packed is not None and rows > 1:
             return self.packed.product(x, activation)
         return linear(x, self.weight, self.bias, activation)
@@ -230,12 +230,12 @@ class Int8(Form):
     def product(self, x: Tensor, activation: str) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).float()  # m i
         if isinstance(self.weight, native.Panels):
-            out = self.weight(rows)
+            out = self.weight(rows, activation)
         else:
             numbers, scale = quantise(rows)
             out = _whole_product(numbers, self.weight) * scale * self.scale
-            out = out if self.bias is None else out.add_(self.bias)
-        return activate(out, activation).view(*x.shape[:-1], -1).to(x.dtype)
+            out = activate(out if self.bias is None else out.add_(self.bias), activation)
+        return out.view(*x.shape[:-1], -1).to(x.dtype)
 
     def dense(self) -> Tensor:
         weight = self.weight

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ConfigError
+from zoo.nn import native
 from zoo.nn.linear import Linear
-from zoo.nn.matmul import runs_as_called
 from zoo.nn.schema import (
     AdaptiveNormConfig,
     LayerNormConfig,
@@ -58,8 +58,6 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight; the mean square is taken in fp32, as in Llama and T5."""
 
-    PIECE = 1 << 17  # numbers for each thread
-
     def __init__(self, config: RMSNormConfig, width: int) -> None:
         super().__init__()
         self.eps = config.eps
@@ -71,43 +69,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight: Any = self._parameters["weight"]
-        one, half = x.numel() == self.shape[0], x.dtype == torch.bfloat16
-        if not self.eps or not _is_plain(x) or (one and half):
-            return torch.rms_norm(x, self.shape, weight, self.eps)
-        if half:
-            return self._scaled_half(x, weight.float())
-        if not one:
-            return (x * self._factor(x)).mul_(weight)
-        row = x.view(-1)  # six for fp32; for one row three do
-        factor: Any = (float(torch.dot(row, row)) / len(row) + self.eps) ** -0.5
-        return (x * factor).mul_(weight)
-
-    def _scaled_half(self, x: Tensor, weight: Tensor) -> Tensor:
-        """bf16 by way of fp32, in pieces that stay in the processor's cache: PyTorch takes nine
-        kernels that go through memory."""
-        out = torch.empty_like(x)
-        rows = max(1, self.PIECE * torch.get_num_threads() // self.shape[0])
-        flat = (part.view(-1, *self.shape).split(rows) for part in (x, out))
-        for piece, place in zip(*flat, strict=True):
-            piece = piece.float()
-            place.copy_(piece.mul_(self._factor(piece)).mul_(weight))
-        return out
-
-    def _factor(self, x: Tensor) -> Tensor:
-        """Returns 1 / sqrt(mean(x^2) + eps), without the squares in memory."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return length.square_().div_(self.shape[0]).add_(self.eps).rsqrt_()
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Returns whether x may be handled by hand: on a CPU, and no gradient wanted."""
-    return (
-        x.dtype in (torch.float32, torch.bfloat16)
-        and x.device.type == "cpu"
-        and x.is_contiguous()
-        and not torch.is_grad_enabled()
-        and runs_as_called()
-    )
+        if native.norms(x) and weight.dtype in native.FLOATS:
+            return native.rms_norm(x, weight, self.eps)
+        return torch.rms_norm(x, self.shape, weight, self.eps)
 
 
 class ScaleNorm(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.nn.native import Places, zeros
+from zoo.nn.native import Places, store, zeros
 
 __all__ = ["PagePool", "PagedCache", "Sequence"]
 
@@ -263,8 +263,8 @@ class PagedCache:
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Adds new keys and values of a layer (b g n c)."""
         keys, values = self.pool.slots[layer]
-        keys[:, self._new] = k.transpose(0, 1).flatten(1, 2).to(keys.dtype)
-        values[:, self._new] = v.transpose(0, 1).flatten(1, 2).to(values.dtype)
+        store(k, keys, self._new)
+        store(v, values, self._new)
         if layer == self.pool.slots.shape[0] - 1:
             self._coming = 0
 

@@ -6,6 +6,7 @@ network of offsets, Transformer-XL's sinusoids."""
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ __all__ = ["BucketPosition", "ContinuousPosition", "RelativePosition", "ShawPosi
 
 # Scores of distances that are in memory at once: 16 MB in fp32, what processors cache.
 BLOCK_SCORES = 1 << 22
+# Distances up to which buckets are looked up: worked out, they take longer than a layer.
+TABLED = 1 << 16
 
 
 # -- T5 --------------------------------------------------------------------------------------------
@@ -39,6 +42,20 @@ BLOCK_SCORES = 1 << 22
 
 def buckets(distance: Tensor, count: int, max_distance: int, causal: bool) -> Tensor:
     """Returns the bucket of each distance (key - query): exact near by, logarithmic further off."""
+    if torch.compiler.is_compiling() or max_distance > TABLED:
+        return _buckets(distance, count, max_distance, causal)
+    known = _table(count, max_distance, causal, distance.device)
+    return known[distance.clamp(-max_distance, max_distance) + max_distance]
+
+
+@cache
+def _table(count: int, most: int, causal: bool, device: torch.device) -> Tensor:
+    """Returns the bucket of each distance from -most to most, beyond which none changes."""
+    with torch.inference_mode(False):
+        return _buckets(torch.arange(-most, most + 1, device=device), count, most, causal)
+
+
+def _buckets(distance: Tensor, count: int, max_distance: int, causal: bool) -> Tensor:
     bucket = torch.zeros_like(distance)
     if causal:
         distance = (-distance).clamp(min=0)

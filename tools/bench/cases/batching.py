@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tools.bench.measure import Prepared
+from tools.bench.measure import Bar, Prepared
 
 DOC = "16 requests, prompts of 68 to 188 tokens, 64 new ones, GPT-2 124M: together and one by one"
 PEERS = ["one by one"]
@@ -27,14 +27,17 @@ def prepare(peers: list[str]) -> Iterator[tuple[str, Prepared]]:
         zoo.save(zoo.create("gpt2", seed=0), folder)
         for dtype, tolerance in (("fp32", 1e-3), ("bf16", 0.1)):
             model = zoo.load(f"dir:{folder}", dtype=dtype)
-            found = _together(model, prompts)
+            batcher = _batcher(model)  # one for all runs, as a server has it
+            found = _together(batcher, prompts)
             for index in ALONE:
                 _check(found[index], *_alone(model, prompts[index]), tolerance)
-            runs: dict[str, Any] = {"zoo": lambda model=model: _time_together(model, prompts)}
+            runs: dict[str, Any] = {"zoo": lambda b=batcher: _time_together(b, prompts)}
             if peers:
                 runs[PEERS[0]] = lambda model=model: _time_alone(model, prompts)
             notes = ["CPU ms of a new token: with reading the prompts, and without"]
-            yield f"GPT-2 124M {dtype}, {COUNT} requests", Prepared(runs, repeats=3, notes=notes)
+            bars = [Bar("together / one by one", PEERS[0], "zoo", 5.0, 8.0)] if peers else []
+            case = f"GPT-2 124M {dtype}, {COUNT} requests"
+            yield case, Prepared(runs, repeats=3, notes=notes, bars=bars)
 
 
 def _check(found: Any, tokens: list[int], chosen: list[float], tolerance: float) -> None:
@@ -56,11 +59,10 @@ def _batcher(model: Any) -> Any:
     return Batcher(lambda cache: CausalSteps(model, cache=cache), pool, COUNT)
 
 
-def _together(model: Any, prompts: list[list[int]]) -> list[Any]:
+def _together(runs: Any, prompts: list[list[int]]) -> list[Any]:
     from zoo.generation.batching import Request
     from zoo.generation.schema import options
 
-    runs = _batcher(model)
     wanted = options(max_new_tokens=NEW)
     requests = [runs.submit(Request(prompt, wanted, best=0)) for prompt in prompts]
     runs.run()
@@ -86,13 +88,13 @@ def _alone(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
         return decode(CausalSteps(model), tokens, wanted, (), [note]).tokens[0], chosen
 
 
-def _time_together(model: Any, prompts: list[list[int]]) -> dict[str, float]:
+def _time_together(runs: Any, prompts: list[list[int]]) -> dict[str, float]:
     """Returns CPU milliseconds per new token of everything, and of the steps that read no
     prompt."""
     from zoo.generation.batching import Request
     from zoo.generation.schema import options
 
-    runs, start = _batcher(model), time.process_time()
+    start = time.process_time()
     for prompt in prompts:
         runs.submit(Request(prompt, options(max_new_tokens=NEW)))
     decoding, tokens, more = 0.0, 0, True

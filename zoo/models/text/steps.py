@@ -39,11 +39,10 @@ class CausalSteps(Steps):
         self.embedded = embedded
         self.cache = cache if cache is not None else DynamicCache()
         self.mask = None if mask is None or bool(mask.all()) else mask.bool()  # of past tokens
-        self.rows = 0  # that the model is prepared for
+        self.prepared: set[int] = set()  # for how many rows the model is
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:
-        if self.rows != len(tokens):
-            self._prepare(len(tokens))
+        self._prepare(len(tokens))
         mask = self._extended(tokens)
         given: dict[str, Any] = {"cache": self.cache, "last": not every}
         if self.embedded is not None:
@@ -74,8 +73,9 @@ class CausalSteps(Steps):
 
     def _prepare(self, rows: int) -> None:
         """Readies the model for so many sequences."""
-        self.rows = rows
-        prepare(self.model, rows)
+        if rows not in self.prepared:
+            self.prepared.add(rows)
+            prepare(self.model, rows)
 
     def _extended(self, tokens: Tensor) -> Tensor | None:
         """Returns the mask of past and new tokens; the first call's tokens are the prompt

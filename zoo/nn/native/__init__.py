@@ -1,5 +1,5 @@
-"""Decoding's two readers of memory in C: products of few rows (`products.c`) and attention of one
-query (`attend.c`). setup.py compiles them where there is a C compiler.
+"""Inference's readers of memory in C: products of few rows (`products.c`), attention of one query
+(`attend.c`), a norm (`norm.c`). setup.py compiles them where there is a C compiler.
 
 PyTorch's products of one to sixteen rows are at 0.3 to 0.6 of what the memory gives (an Intel
 Xeon); decoding does little else. Where nothing was compiled, or ZOO_LINEAR is "torch", `library` is
@@ -20,10 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.nn.matmul import chosen, has_tiles, runs_as_called
+from zoo.nn.matmul import activate, chosen, has_tiles, runs_as_called
 from zoo.nn.native.memory import free, place, zeros
 
-__all__ = ["Panels", "Places", "attend", "attends", "library", "zeros"]
+__all__ = [
+    "Panels",
+    "Places",
+    "attend",
+    "attends",
+    "library",
+    "norms",
+    "rms_norm",
+    "store",
+    "zeros",
+]
 
 WIDE = 16  # outputs in a panel
 LANES = 64  # inputs that are read at a time
@@ -33,6 +43,7 @@ PRODUCTS = {  # by the weight's type
     torch.bfloat16: "linear_bf16",
     torch.int8: "linear_int8",
 }
+FUSED = {"linear": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}  # activations
 FLOATS = (torch.float32, torch.bfloat16)  # of queries and keys
 SPARE = 8  # times a weight's size that must be free for it to be copied
 WORTH_IT = 200_000  # numbers in a weight from which threads are woken
@@ -53,12 +64,16 @@ def library() -> Any | None:
     address, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for name in PRODUCTS.values():
         product = getattr(found, name)
-        product.argtypes = [address] * 5 + [count] * 3 + [threads]
+        product.argtypes = [address] * 5 + [count] * 3 + [threads] * 2
         product.restype = ctypes.c_int
     found.lay.argtypes = [address] * 2 + [count] * 2 + [threads]
     found.lay.restype = None
     found.attend_rows.argtypes = [address] * 7 + [count] * 9 + [ctypes.c_float] + [threads] * 3
     found.attend_rows.restype = None
+    found.rms_norm.argtypes = [address] * 3 + [count] * 2 + [ctypes.c_float] + [threads] * 3
+    found.rms_norm.restype = None
+    found.store.argtypes = [address] * 3 + [count] * 9
+    found.store.restype = None
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # PyTorch's, if it has that one
     if parallel is not None:
         found.use_threads(ctypes.cast(parallel, address))
@@ -121,20 +136,20 @@ class Panels:
         """Returns whether so many rows are best multiplied here, in what runs now."""
         return 0 < rows <= self.rows and runs_as_called()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Returns x W^T + b, (... i) -> (... o), in x's type: that of the weight; for int8 fp32,
-        each row being quantised on the way by its own scale."""
+    def __call__(self, x: Tensor, activation: str = "linear") -> Tensor:
+        """Returns activation(x W^T + b), (... i) -> (... o), in x's type: that of the weight; for
+        int8 fp32, each row being quantised on the way by its own scale."""
         outputs, inputs = self.shape
         x = x.contiguous()
         y = x.new_empty(*x.shape[:-1], outputs)
         threads = torch.get_num_threads() if self.large else 1
-        rows = x.numel() // inputs
+        rows, fused = x.numel() // inputs, FUSED.get(activation, 0)
         failed = self.call(
-            x.data_ptr(), *self.addresses, y.data_ptr(), rows, inputs, outputs, threads
+            x.data_ptr(), *self.addresses, y.data_ptr(), rows, inputs, outputs, fused, threads
         )
         if failed:
             raise MemoryError(f"No memory for {rows} rows of {inputs} numbers.")
-        return y
+        return y if activation in FUSED else activate(y, activation)
 
     def dense(self) -> Tensor:
         """Returns the weight (o i) as it was given."""
@@ -219,5 +234,49 @@ def attend(
         q.dtype == torch.bfloat16,
         k.dtype == torch.bfloat16,
         torch.get_num_threads(),
+    )
+    return y
+
+
+def store(x: Tensor, slots: Tensor, where: Tensor) -> None:
+    """Writes x (b g n c) to slots (g s c), each token to the one that `where` (b*n) names."""
+    b, g, n, c = x.shape
+    plain = x.dtype == slots.dtype and slots.device.type == "cpu" and x.stride(3) == 1
+    if not plain or library() is None or not runs_as_called():
+        slots[:, where] = x.transpose(0, 1).flatten(1, 2).to(slots.dtype)
+        return
+    found: Any = library()
+    size = x.element_size()
+    steps = (step * size for step in (*x.stride()[:3], *slots.stride()[:2]))
+    found.store(x.data_ptr(), slots.data_ptr(), where.data_ptr(), b, g, n, c * size, *steps)
+
+
+def norms(x: Tensor) -> bool:
+    """Returns whether `rms_norm` may be called: on a CPU, in fp32 or bf16, nothing trained."""
+    return (
+        runs_as_called()  # first: what is traced must not look further
+        and x.dtype in FLOATS
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and library() is not None
+    )
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Returns x / sqrt(mean(x^2) + eps) * weight (c), over the last axis of x (... c)."""
+    found: Any = library()
+    x, c = x.contiguous(), len(weight)
+    y = torch.empty_like(x)
+    numbers = x.numel()
+    found.rms_norm(
+        x.data_ptr(),
+        weight.data_ptr(),
+        y.data_ptr(),
+        numbers // c,
+        c,
+        eps,
+        x.dtype == torch.bfloat16,
+        weight.dtype == torch.bfloat16,
+        torch.get_num_threads() if numbers > WORTH_IT else 1,
     )
     return y

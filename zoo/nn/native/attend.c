@@ -4,6 +4,8 @@
  * Scores are found for some keys at a time, and what was summed before is scaled when a larger one
  * comes (Milakov and Gimelshein 2018, arXiv 1805.02867).
  *
+ * `store` is how new ones come there.
+ *
  * b sequences, h heads, g key heads (h / g read the same one), c channels: a multiple of 16.
  */
 
@@ -27,26 +29,6 @@ typedef struct {
 
 #define FETCH(from, n, bf16)                                                                       \
     __builtin_prefetch((const char *)(from) + (n) * ((bf16) ? 2 : 4), 0, 2)
-
-INLINE floats load(const void *from, int64_t n, const int bf16) {
-    return bf16 ? load_bf16((const uint16_t *)from + n) : load_f32((const float *)from + n);
-}
-
-/* e^x for x <= 0, to 2e-7 of it (Cephes' polynomial). */
-INLINE floats exponent(floats x) {
-    integers far = x < -87.0f; /* all ones where that is so */
-    x = (floats)(((integers)x & ~far) | ((integers)((floats){0} - 87.0f) & far));
-    integers whole = __builtin_convertvector(x * 1.44269504f - 0.5f, integers); /* rounded */
-    floats turns = __builtin_convertvector(whole, floats);
-    floats rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
-    floats y = rest * 1.9875691500e-4f + 1.3981999507e-3f;
-    y = y * rest + 8.3334519073e-3f;
-    y = y * rest + 4.1665795894e-2f;
-    y = y * rest + 1.6666665459e-1f;
-    y = y * rest + 5.0000001201e-1f;
-    y = y * rest * rest + rest + 1.0f;
-    return (floats)((words)y + (words)(whole << 23));
-}
 
 /* sums (c) = sums * keep + the values of n keys, each times its weight. */
 INLINE void mix(const Attention *a, int64_t start, int64_t n, const float *weights, float keep,
@@ -126,4 +108,16 @@ void attend_rows(const void *q, const void *k, const void *v, const float *bias,
     Attention a = {q, k, v, bias, offset, length, y, q_row, q_head, head, token, bias_head,
                    h, g, c, scale, q_bf16, k_bf16};
     run(span_attend, &a, b * h, threads);
+}
+
+/* Copies rows of numbers (b g n, each of `bytes`) to slots (g s): the token n of b to its slot. The
+ * steps from one to the next are in bytes. */
+void store(const char *from, char *to, const int64_t *slot, int64_t b, int64_t g, int64_t n,
+           int64_t bytes, int64_t from_b, int64_t from_g, int64_t from_n, int64_t to_g,
+           int64_t to_s) {
+    for (int64_t row = 0; row < b; row++)
+        for (int64_t head = 0; head < g; head++)
+            for (int64_t token = 0; token < n; token++)
+                memcpy(to + head * to_g + slot[row * n + token] * to_s,
+                       from + row * from_b + head * from_g + token * from_n, (size_t)bytes);
 }

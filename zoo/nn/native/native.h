@@ -42,6 +42,10 @@ INLINE floats load_bf16(const uint16_t *from) { /* a float without its lower hal
     return (floats)(__builtin_convertvector(out, words) << 16);
 }
 
+INLINE floats load(const void *from, int64_t n, const int bf16) {
+    return bf16 ? load_bf16((const uint16_t *)from + n) : load_f32((const float *)from + n);
+}
+
 INLINE float total(floats x) { /* by halves, which stay in registers */
     eight low, high;
     memcpy(&low, &x, sizeof low);
@@ -64,6 +68,22 @@ INLINE float widened(uint16_t x) {
 INLINE halves rounded(floats x) { /* to bf16: the nearest, ties to even; NaN stays NaN */
     words bits = (words)x, nan = (words)(x != x), even = bits + 0x7fff + (bits >> 16 & 1);
     return __builtin_convertvector(((even & ~nan) | ((bits | 0x400000) & nan)) >> 16, halves);
+}
+
+/* e^x for x <= 88, to 2e-7 of it (Cephes' polynomial). */
+INLINE floats exponent(floats x) {
+    integers far = x < -87.0f; /* all ones where that is so */
+    x = (floats)(((integers)x & ~far) | ((integers)((floats){0} - 87.0f) & far));
+    integers whole = __builtin_convertvector(x * 1.44269504f - 0.5f, integers); /* rounded */
+    floats turns = __builtin_convertvector(whole, floats);
+    floats rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
+    floats y = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * rest + 8.3334519073e-3f;
+    y = y * rest + 4.1665795894e-2f;
+    y = y * rest + 1.6666665459e-1f;
+    y = y * rest + 5.0000001201e-1f;
+    y = y * rest * rest + rest + 1.0f;
+    return (floats)((words)y + (words)(whole << 23));
 }
 
 /* Does units from first to last - 1 of a job. */

@@ -28,6 +28,7 @@ typedef struct {
     void *y;                        /* m o */
     int64_t m, o;
     int64_t words;                  /* of a row */
+    int activation;                 /* of y */
 } Job;
 
 #define FETCH(address) __builtin_prefetch((const char *)(address) + AHEAD, 0, 2)
@@ -80,6 +81,22 @@ static const void *turned(const void *x, int64_t m, int64_t words, int threads) 
 
 /* A panel's sums of a row, to where they belong. */
 
+enum { LINEAR, RELU, SILU, GELU_TANH };
+
+INLINE floats activated(floats x, int activation) {
+    floats inner = x;
+    switch (activation) {
+    case LINEAR: return x;
+    case RELU: return (floats)((integers)x & ~(integers)(x < 0));
+    case GELU_TANH: inner = 1.5957691216f * (x + 0.044715f * x * x * x); /* 2 sqrt(2 / pi) */
+    }
+    /* x * sigmoid(inner), by what does not overflow */
+    integers negative = inner < 0;
+    floats power = exponent((floats)((integers)inner | (integers)((words){0} + 0x80000000u)));
+    floats over = (floats)(((integers)power & negative) | ((integers)((floats){0} + 1) & ~negative));
+    return x * over / (1 + power);
+}
+
 INLINE floats sixteen(const float *from, int64_t o, int64_t count) { /* o to o + 15, or 0 */
     floats out = {0};
     if (from) memcpy(&out, from + o, count == WIDE ? sizeof out : 4 * (size_t)count);
@@ -89,7 +106,7 @@ INLINE floats sixteen(const float *from, int64_t o, int64_t count) { /* o to o +
 INLINE void write_f32(const Job *job, int64_t r, int64_t o, floats sums) {
     if (r >= job->m) return;
     int64_t count = least(job->o - o, WIDE);
-    sums += sixteen(job->bias, o, count);
+    sums = activated(sums + sixteen(job->bias, o, count), job->activation);
     memcpy((float *)job->y + r * job->o + o, &sums, count == WIDE ? sizeof sums : 4 * (size_t)count);
 }
 
@@ -101,7 +118,7 @@ INLINE void write_bf16(const Job *job, int64_t r, int64_t o, floats sums) {
         memcpy(&out, (const uint16_t *)job->bias + o, count == WIDE ? sizeof out : 2 * (size_t)count);
         sums += (floats)(__builtin_convertvector(out, words) << 16);
     }
-    out = rounded(sums);
+    out = rounded(activated(sums, job->activation));
     memcpy((uint16_t *)job->y + r * job->o + o, &out, count == WIDE ? sizeof out : 2 * (size_t)count);
 }
 
@@ -110,6 +127,7 @@ INLINE void write_int8(const Job *job, int64_t r, int64_t o, integers sums) {
     int64_t count = least(job->o - o, WIDE);
     floats y = __builtin_convertvector(sums, floats) * job->x_scale[r];
     y = y * sixteen(job->w_scale, o, count) + sixteen(job->bias, o, count);
+    y = activated(y, job->activation);
     memcpy((float *)job->y + r * job->o + o, &y, count == WIDE ? sizeof y : 4 * (size_t)count);
 }
 
@@ -414,13 +432,13 @@ static int done(Job job, Span *span, int threads) {
 }
 
 int linear_f32(const void *x, const void *w, const float *scale, const void *bias, void *y,
-               int64_t m, int64_t i, int64_t o, int threads) {
-    return done((Job){x, w, bias, NULL, scale, y, m, o, i}, span_f32, threads);
+               int64_t m, int64_t i, int64_t o, int activation, int threads) {
+    return done((Job){x, w, bias, NULL, scale, y, m, o, i, activation}, span_f32, threads);
 }
 
 int linear_bf16(const void *x, const void *w, const float *scale, const void *bias, void *y,
-                int64_t m, int64_t i, int64_t o, int threads) {
-    return done((Job){x, w, bias, NULL, scale, y, m, o, i / 2}, for_bf16(m), threads);
+                int64_t m, int64_t i, int64_t o, int activation, int threads) {
+    return done((Job){x, w, bias, NULL, scale, y, m, o, i / 2, activation}, for_bf16(m), threads);
 }
 
 /* Rows of x to numbers, each with its own scale. */
@@ -448,11 +466,11 @@ CLONES static void span_quantise(const void *data, int64_t first, int64_t last) 
 
 /* x is quantised on the way: x (m i) is about numbers (m i) * scale (m). */
 int linear_int8(const float *x, const void *w, const float *w_scale, const void *bias, void *y,
-                int64_t m, int64_t i, int64_t o, int threads) {
+                int64_t m, int64_t i, int64_t o, int activation, int threads) {
     float *scale = malloc((size_t)m * (sizeof(float) + (size_t)i));
     if (!scale) return 1;
     void *numbers = scale + m;
-    Job job = {x, w, bias, scale, w_scale, numbers, m, o, i / 4};
+    Job job = {x, w, bias, scale, w_scale, numbers, m, o, i / 4, activation};
     run(span_quantise, &job, m, m > MOST ? threads : 1);
     job.x = numbers, job.y = y;
     int failed = done(job, for_int8(m), threads);
