@@ -1,7 +1,12 @@
 """What pyproject.toml cannot say: conf/ travels as the package zoo.conf, and the C of zoo.nn.native
 is compiled where there is a compiler. Everything works without it, decoding more slowly."""
 
+import runpy
+
 from setuptools import Extension, find_namespace_packages, setup
+
+NATIVE = "zoo/nn/native"
+sources = runpy.run_path(f"{NATIVE}/sources.py")
 
 setup(
     packages=[
@@ -12,8 +17,9 @@ setup(
     ext_modules=[
         Extension(
             "zoo.nn.native.kernels",
-            [f"zoo/nn/native/{name}.c" for name in ("products", "attend", "norm", "threads")],
-            depends=["zoo/nn/native/native.h"],
+            [f"{NATIVE}/{name}" for name in sources["FILES"]],
+            depends=[f"{NATIVE}/native.h"],
+            define_macros=[("SOURCES", f'"{sources["digest"]()}"')],
             # sums in the processor's order, but NaN and infinity as they are
             extra_compile_args=[
                 "-O3",

@@ -268,7 +268,7 @@ def test_on_a_terminal(monkeypatch, capsys):
     ("there", "setting", "state", "text"),
     [
         (True, "auto", "ok", "zoo's own"),
-        (False, "auto", "absent", "no C compiler was found"),
+        (False, "auto", "absent", "without a C compiler"),
         (False, "torch", "note", "ZOO_LINEAR=torch"),
     ],
 )

@@ -37,6 +37,17 @@ def test_zoo_linear_leaves_them_out():
     assert run.stdout.strip() == "None", run.stderr
 
 
+@needs_kernels
+@pytest.mark.parametrize("state", ["other sources", "no sources"])
+def test_kernels_of_other_sources_are_not_called(state, monkeypatch):
+    if state == "other sources":
+        monkeypatch.setattr(native, "digest", lambda: "of other lines")
+    else:
+        monkeypatch.setattr(native.ctypes, "CDLL", lambda path: object())
+    with pytest.warns(UserWarning, match=r"compiled from other sources .* make setup"):
+        assert native.library.__wrapped__() is None
+
+
 @pytest.fixture(params=["portable", "AVX2", "AVX-512", "all"])
 def instructions(request):
     """Leaves out what the processor has beyond some kind of instructions."""

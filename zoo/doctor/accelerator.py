@@ -39,5 +39,5 @@ def _kernels() -> Finding:
         return Finding("accelerator", "kernels", "ok", "zoo's own, for decoding on a CPU")
     if chosen() == "torch":
         return Finding("accelerator", "kernels", "note", "PyTorch's: ZOO_LINEAR=torch")
-    text = "PyTorch's: no C compiler was found when zoo was installed, and decoding is slower"
+    text = "PyTorch's, and slower: zoo was installed without a C compiler, or its C has changed"
     return Finding("accelerator", "kernels", "absent", text, "install gcc, then zoo once more")

@@ -11,6 +11,7 @@ None and PyTorch's are used, with the same numbers up to the order of sums.
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from zoo.nn.matmul import activate, chosen, has_tiles, runs_as_called
 from zoo.nn.native.memory import free, place, zeros
+from zoo.nn.native.sources import digest
 
 __all__ = [
     "Panels",
@@ -51,16 +53,11 @@ WORTH_IT = 200_000  # numbers in a weight from which threads are woken
 
 @cache
 def library() -> Any | None:
-    """Returns the compiled functions, or None: nothing was compiled here, or ZOO_LINEAR=torch."""
-    if chosen() == "torch":
+    """Returns the compiled functions, or None: nothing was compiled here, or from other sources
+    than those that are here now, or ZOO_LINEAR=torch."""
+    found = None if chosen() == "torch" else _compiled()
+    if found is None:
         return None
-    here = Path(__file__).parent
-    for path in (here / f"kernels{suffix}" for suffix in EXTENSION_SUFFIXES):
-        if path.exists():
-            break
-    else:
-        return None
-    found = ctypes.CDLL(str(path))
     address, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for name in PRODUCTS.values():
         product = getattr(found, name)
@@ -78,6 +75,27 @@ def library() -> Any | None:
     if parallel is not None:
         found.use_threads(ctypes.cast(parallel, address))
     return found
+
+
+def _compiled() -> Any | None:
+    here = Path(__file__).parent
+    paths = [path for x in EXTENSION_SUFFIXES if (path := here / f"kernels{x}").exists()]
+    found = ctypes.CDLL(str(paths[0])) if paths else None
+    if found is None or _sources(found) == digest():
+        return found
+    warnings.warn(
+        "zoo's kernels were compiled from other sources than those that are here, and PyTorch's "
+        "are used; install zoo once more (in a checkout: make setup).",
+        stacklevel=2,
+    )
+    return None
+
+
+def _sources(found: Any) -> str:
+    if not hasattr(found, "sources"):
+        return ""
+    found.sources.restype = ctypes.c_char_p
+    return found.sources().decode()
 
 
 class Panels:

@@ -29,3 +29,6 @@ void run(Span *span, const void *job, int64_t units, int threads) {
     else
         span(job, 0, units);
 }
+
+/* Returns what all of this was compiled from (sources.py). */
+const char *sources(void) { return SOURCES; }
