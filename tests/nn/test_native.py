@@ -256,13 +256,26 @@ def test_rms_norm(kinds, width):
     wide = x.double()
     exact = wide / (wide.square().mean(-1, keepdim=True) + 0.1).sqrt() * weight.double()
     with torch.inference_mode():
-        assert native.norms(x)
+        assert native.reads(x)
         found = native.rms_norm(x, weight, 0.1)
     assert found.dtype == kind
     torch.testing.assert_close(found.double(), exact, rtol=4e-3 if kind != torch.float32 else 2e-6,
                                atol=1e-6)  # fmt: skip
     assert native.rms_norm(x * float("nan"), weight, 0.1).isnan().all()
-    assert not native.norms(x)  # a gradient may be wanted
+    assert not native.reads(x)  # a gradient may be wanted
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", native.FLOATS)
+@pytest.mark.parametrize("count", [1, 15, 16, 700])
+def test_the_first_of_the_largest(kind, count):
+    x = random(9, count + 3, seed=count).to(kind)[:, :count]
+    x[1], x[2] = float("-inf"), 3.0
+    x[3, count // 2] = x[3, count - 1] = 9.0
+    x[4, count // 2] = x[4, count - 1] = float("nan")
+    x[5, -1] = 9.0
+    x[6, 0] = float("inf")
+    assert torch.equal(native.largest(x), x.float().argmax(-1))
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

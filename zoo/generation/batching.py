@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.generation.logits import NEVER, choose, penalised
+from zoo.generation.logits import NEVER, choose, likeliest, penalised
 from zoo.generation.loop import generator_of
 from zoo.generation.schema import DecodingOptions
 from zoo.generation.steps import Steps
@@ -243,7 +243,7 @@ class Batcher:
 
     def _take(self, requests: list[Request], scores: Tensor) -> None:
         """Chooses the next token of requests (scores b v) and ends those that end."""
-        best = scores.float().max(-1).indices.tolist()  # a third of argmax's time
+        best = likeliest(scores).tolist()
         for index, request in enumerate(requests):
             row = scores[index, None]
             token = best[index] if _is_plain(request) else self._choice(request, row)

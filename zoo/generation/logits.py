@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 
 from zoo.generation.schema import DecodingOptions
+from zoo.nn import native
 
-__all__ = ["choose", "filtered", "guided", "penalised", "probabilities"]
+__all__ = ["choose", "filtered", "guided", "likeliest", "penalised", "probabilities"]
 
 NEVER = float("-inf")
+
+
+def likeliest(scores: Tensor) -> Tensor:
+    """Returns the token with the largest score of each row (b); the first of several."""
+    if native.reads(scores):
+        return native.largest(scores)
+    return scores.float().max(-1).indices  # a third of argmax's time, a twelfth of bf16's
 
 
 def penalised(scores: Tensor, tokens: Tensor, penalty: float) -> Tensor:
@@ -76,7 +84,7 @@ def choose(scores: Tensor, options: DecodingOptions, generator: torch.Generator 
     Drawing divides by exponential noise and takes the maximum, which needs no copy to the host.
     """
     if options.temperature == 0:
-        return scores.float().max(-1).indices  # a third of argmax, a twelfth of bf16's
+        return likeliest(scores)
     probability = probabilities(scores, options)
     noise = torch.empty_like(probability).exponential_(1, generator=generator)
     return (probability / noise).argmax(-1)

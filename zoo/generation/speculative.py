@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.generation.logits import probabilities
+from zoo.generation.logits import likeliest, probabilities
 from zoo.generation.loop import Decoded, generator_of
 from zoo.generation.schema import DecodingOptions, LogitsCallback
 from zoo.generation.steps import Steps
@@ -246,7 +246,7 @@ def speculate(
         if options.temperature:
             taken = verify(probabilities(scores, options), guesses, drawn, generator)
         else:
-            taken = _agreed(scores.float().argmax(-1).tolist(), guesses)
+            taken = _agreed(likeliest(scores).tolist(), guesses)
         logs: list[float] = []
         if scored:
             rows = scores[: len(taken)].float().log_softmax(-1)

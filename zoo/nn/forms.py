@@ -128,7 +128,7 @@ class Packed(Form):
 
     def product(self, x: Tensor, activation: str) -> Tensor:
         rows = x.numel() // x.shape[-1]
-        if self.panels is not None and self.panels.serves(rows):
+        if self.panels is not None and self.panels.serves(rows) and runs_as_called():
             return self.panels(x, activation)
         attribute, algorithm = FUSED.get(activation, ("none", ""))
         if rows >= self.few or rows == 0:
@@ -228,14 +228,15 @@ class Int8(Form):
         self.nbytes = numbers.nbytes + scale.nbytes
 
     def product(self, x: Tensor, activation: str) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).float()  # m i
+        wide = x if x.dtype == torch.float32 else x.float()
         if isinstance(self.weight, native.Panels):
-            out = self.weight(rows, activation)
+            out = self.weight(wide, activation)
         else:
-            numbers, scale = quantise(rows)
-            out = _whole_product(numbers, self.weight) * scale * self.scale
+            numbers, scale = quantise(wide)
+            sums = _whole_product(numbers.flatten(0, -2), self.weight)
+            out = sums.view(*x.shape[:-1], -1) * scale * self.scale
             out = activate(out if self.bias is None else out.add_(self.bias), activation)
-        return out.view(*x.shape[:-1], -1).to(x.dtype)
+        return out if wide is x else out.to(x.dtype)
 
     def dense(self) -> Tensor:
         weight = self.weight

@@ -69,7 +69,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight: Any = self._parameters["weight"]
-        if native.norms(x) and weight.dtype in native.FLOATS:
+        if native.reads(x) and weight.dtype in native.FLOATS:
             return native.rms_norm(x, weight, self.eps)
         return torch.rms_norm(x, self.shape, weight, self.eps)
 

@@ -1,5 +1,5 @@
 """Inference's readers of memory in C: products of few rows (`products.c`), attention of one query
-(`attend.c`), a norm (`norm.c`). setup.py compiles them where there is a C compiler.
+(`attend.c`), norms and maxima (`rows.c`). setup.py compiles them where there is a C compiler.
 
 PyTorch's products of one to sixteen rows are at 0.3 to 0.6 of what the memory gives (an Intel
 Xeon); decoding does little else. Where nothing was compiled, or ZOO_LINEAR is "torch", `library` is
@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ __all__ = [
     "Places",
     "attend",
     "attends",
+    "largest",
     "library",
-    "norms",
+    "reads",
     "rms_norm",
     "store",
     "zeros",
@@ -69,6 +70,8 @@ def library() -> Any | None:
     found.attend_rows.restype = None
     found.rms_norm.argtypes = [address] * 3 + [count] * 2 + [ctypes.c_float] + [threads] * 3
     found.rms_norm.restype = None
+    found.largest.argtypes = [address] * 2 + [count] * 3 + [threads] * 2
+    found.largest.restype = None
     found.store.argtypes = [address] * 3 + [count] * 9
     found.store.restype = None
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # PyTorch's, if it has that one
@@ -151,8 +154,8 @@ class Panels:
         return 128 if has_tiles() else 16
 
     def serves(self, rows: int) -> bool:
-        """Returns whether so many rows are best multiplied here, in what runs now."""
-        return 0 < rows <= self.rows and runs_as_called()
+        """Returns whether so many rows are best multiplied here."""
+        return 0 < rows <= self.rows
 
     def __call__(self, x: Tensor, activation: str = "linear") -> Tensor:
         """Returns activation(x W^T + b), (... i) -> (... o), in x's type: that of the weight; for
@@ -195,6 +198,13 @@ class Places:
         return self._offsets[1]
 
 
+@lru_cache(maxsize=16)
+def _in_rows(b: int, length: int) -> Places:
+    """Returns the places of sequences of one length that lie row after row: the same in every
+    layer."""
+    return Places(range(b), [length] * b)
+
+
 def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Returns whether `attend` may be called: one query, on a CPU, in fp32 or bf16, nothing trained
     or compiled."""
@@ -227,7 +237,7 @@ def attend(
     b, h, _, c = q.shape
     row, head, token, _ = k.stride()
     if places is None:
-        places, token_or_row = Places(range(b), [k.shape[2]] * b), row
+        places, token_or_row = _in_rows(b, k.shape[2]), row
     else:
         token_or_row = token
     y = q.new_empty(b, h, 1, c)
@@ -269,8 +279,9 @@ def store(x: Tensor, slots: Tensor, where: Tensor) -> None:
     found.store(x.data_ptr(), slots.data_ptr(), where.data_ptr(), b, g, n, c * size, *steps)
 
 
-def norms(x: Tensor) -> bool:
-    """Returns whether `rms_norm` may be called: on a CPU, in fp32 or bf16, nothing trained."""
+def reads(x: Tensor) -> bool:
+    """Returns whether rows (... c) can be worked on here: on a CPU, in fp32 or bf16, nothing
+    trained."""
     return (
         runs_as_called()  # first: what is traced must not look further
         and x.dtype in FLOATS
@@ -298,3 +309,22 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         torch.get_num_threads() if numbers > WORTH_IT else 1,
     )
     return y
+
+
+def largest(x: Tensor) -> Tensor:
+    """Returns the place of the largest number of each row (m c): m. Of several that of the first,
+    of the first NaN if there is one."""
+    found: Any = library()
+    m, c = x.shape
+    x = x if x.stride(1) == 1 else x.contiguous()
+    places = torch.empty(m, dtype=torch.long)
+    found.largest(
+        x.data_ptr(),
+        places.data_ptr(),
+        m,
+        x.stride(0),
+        c,
+        x.dtype == torch.bfloat16,
+        torch.get_num_threads() if m * c > WORTH_IT else 1,
+    )
+    return places

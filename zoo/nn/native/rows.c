@@ -1,11 +1,14 @@
-/* Root mean square norm: y (m c) = x / sqrt(mean(x^2) + eps) * weight, added up in fp32; every
- * number is read once, where PyTorch takes six kernels, for bf16 nine, that go through memory. */
+/* What is done to each row by itself, where PyTorch goes through memory more often or one number at
+ * a time. m rows of c numbers. */
 
 #include "native.h"
 
+/* Root mean square norm: x / sqrt(mean(x^2) + eps) * weight, added up in fp32. PyTorch takes six
+ * kernels, for bf16 nine. */
+
 typedef struct {
     const void *x, *weight; /* m c; c */
-    void *y;
+    void *y;                /* m c */
     int64_t c;
     float eps;
     int x_bf16, weight_bf16;
@@ -61,4 +64,63 @@ void rms_norm(const void *x, const void *weight, void *y, int64_t m, int64_t c, 
               int x_bf16, int weight_bf16, int threads) {
     Norm norm = {x, weight, y, c, eps, x_bf16, weight_bf16};
     run(span_norm, &norm, m, threads);
+}
+
+/* The place of the first of the largest numbers of each row; of the first NaN if there is one. */
+
+typedef struct {
+    const void *x;
+    int64_t *place; /* m */
+    int64_t step, c;
+    int bf16;
+} Largest;
+
+INLINE int64_t place_of(const void *x, int64_t at, int64_t c, const int bf16) {
+    int64_t whole = c / 16 * 16;
+    floats lanes = (floats){0} - INFINITY;
+    integers strange = {0};
+    for (int64_t n = 0; n < whole; n += 16) {
+        floats part = load(x, at + n, bf16);
+        integers more = part > lanes;
+        lanes = (floats)(((integers)part & more) | ((integers)lanes & ~more));
+        strange |= part != part;
+    }
+    float most = -INFINITY;
+    int nan = 0;
+    for (int k = 0; k < 16; k++) {
+        most = lanes[k] > most ? lanes[k] : most;
+        nan |= strange[k];
+    }
+    for (int64_t n = whole; n < c; n++) {
+        float one = number(x, at + n, bf16);
+        most = one > most ? one : most;
+        nan |= one != one;
+    }
+    for (int64_t n = 0; n < whole; n += 16) {
+        floats part = load(x, at + n, bf16);
+        integers found = nan ? part != part : part == most;
+        int any = 0;
+        for (int k = 0; k < 16; k++) any |= found[k];
+        if (any)
+            for (int k = 0; k < 16; k++)
+                if (found[k]) return n + k;
+    }
+    for (int64_t n = whole; n < c; n++) {
+        float one = number(x, at + n, bf16);
+        if (nan ? one != one : one == most) return n;
+    }
+    return 0;
+}
+
+CLONES static void span_largest(const void *job, int64_t first, int64_t last) {
+    const Largest *l = job;
+    for (int64_t r = first; r < last; r++)
+        l->place[r] = l->bf16 ? place_of(l->x, r * l->step, l->c, 1)
+                              : place_of(l->x, r * l->step, l->c, 0);
+}
+
+void largest(const void *x, int64_t *place, int64_t m, int64_t step, int64_t c, int bf16,
+             int threads) {
+    Largest job = {x, place, step, c, bf16};
+    run(span_largest, &job, m, threads);
 }
