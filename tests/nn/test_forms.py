@@ -181,10 +181,11 @@ beside = pytest.mark.skipif(
 
 @pytest.fixture(params=["MKL at home", "MKL elsewhere"])
 def many(request, monkeypatch):
-    """Returns the rows that packed copies are made for, on both kinds of processors."""
+    """Returns from how many rows on packed copies are made, on both kinds of processors."""
     monkeypatch.setattr(matmul, "_intel", lambda: request.param == "MKL at home")
     matmul._onednn.cache_clear()
-    yield range(2, 1 << 30) if request.param == "MKL elsewhere" else range(0)
+    kind = forms.Packed if request.param == "MKL elsewhere" else forms.PackedByMKL
+    yield kind.LEAST if kind is forms.Packed or matmul.has_mkl() else 1 << 30
     matmul._onednn.cache_clear()
 
 
@@ -221,7 +222,7 @@ def test_a_copy_beside_gives_the_weights_numbers_whatever_the_rows(rows, bias, m
         found = made(x, "relu")
         few = compiled and rows <= native.Panels.most(torch.float32)
         assert (made.beside.panels is not None) == few
-        assert (made.beside.packed is not None) == (bool(many) and not few)
+        assert (made.beside.packed is not None) == (rows >= many and not few)
         prepare(made)
         alone = torch.cat([made(x[:, i : i + 1]) for i in range(rows)], dim=1)
     assert (made.beside.panels is not None) == compiled and plain.shape == found.shape
@@ -296,10 +297,14 @@ def test_a_stack_that_reads_a_second_batch_lays_copies_beside_its_weights(many):
         first = model(tokens).hidden
         assert up.beside is None
         second = model(tokens).hidden
-        assert up.beside.panels is not None or up.beside.packed is not None or not many
+        assert up.beside.panels is not None or (up.beside.packed is not None) == (many <= 21)
         assert torch.allclose(first, second, atol=1e-5)
+        large = tokens.repeat(5, 1)  # 105 rows
+        assert torch.allclose(model(large).hidden[:3], first, atol=1e-5)
+        assert torch.allclose(model(large).hidden[-3:], first, atol=1e-5)
+        assert (up.beside.packed is not None) == (many <= 105)
         model.train()
-        assert up.beside is None and model.backbone.reads == 0
+        assert up.beside is None and model.backbone.reads == [0, 0]
         model.eval()(tokens)
         assert up.beside is None
     with torch.no_grad():

@@ -13,8 +13,8 @@ COLD = 48 << 20  # bytes of weights that no cache keeps from one round to the ne
 
 class Products:
     """One product per weight of a model, in the order of a step, each shape by the fastest way that
-    is found here for so many rows: PyTorch's, oneDNN's, oneDNN's own layout, the weight turned,
-    ours.
+    is found here for so many rows: PyTorch's, oneDNN's, oneDNN's or MKL's own layout, the weight
+    turned, ours.
 
     All weights are there, so that none stays in a cache which a real step would have to fill again.
     """
@@ -74,6 +74,7 @@ def _ways(dtype: str, rows: int) -> list[Callable[[Any], Callable[[Any], Any]]]:
 
     from zoo.nn import native
     from zoo.nn.forms import Int8, Packed
+    from zoo.nn.matmul import has_mkl
 
     if dtype == "int8":
         return [lambda w: Int8(w, None)]
@@ -84,9 +85,18 @@ def _ways(dtype: str, rows: int) -> list[Callable[[Any], Callable[[Any], Any]]]:
         lambda w: Packed(w, None),
         _turned,
     ]
+    if dtype == "fp32" and has_mkl():
+        ways.append(_packed_by_mkl)
     if native.library():
         ways.append(lambda w: native.Panels(w, None))
     return ways
+
+
+def _packed_by_mkl(weight: Any) -> Callable[[Any], Any]:
+    from zoo.nn.forms import PackedByMKL
+
+    packed = PackedByMKL(weight, None)
+    return lambda x: packed.product(x, "linear")
 
 
 def _turned(weight: Any) -> Callable[[Any], Any]:

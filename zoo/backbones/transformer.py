@@ -16,7 +16,7 @@ from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
 from zoo.nn.attention import Context, Record
 from zoo.nn.cache import Cache
-from zoo.nn.forms import prepare
+from zoo.nn.forms import MANY, prepare
 from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
 from zoo.nn.norm import build_norm
@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.grid, self.prefix = grid, prefix
-        self.reads = 0  # whole sequences, until the weights are laid out for more of them
+        self.reads = [0, 0]  # batches of few and of many rows, until weights are laid out for them
         own = config.embedding_dropout
         self.embedding_dropout = config.dropout if own is None else own
         heads, _, head_dim = config.attention.shape(config.width)
@@ -86,8 +86,8 @@ class Transformer(nn.Module):
         """Runs the stack. `mask.padding` covers past and new tokens when there is a cache."""
         x = x.contiguous()  # sums keep the strides of a turned picture or sound in every layer
         mask = mask or Mask()
-        if cache is None and self.reads < 2 and not self.training:
-            self._count(x)
+        if not self.training:
+            self._count(x.shape[0] * x.shape[1], cache)
         if self.config.causal:
             mask = mask.also(causal=True, place=getattr(cache, "place", None))
         where = self._where(x, mask, positions, cache, grid or self.grid, clip)
@@ -124,21 +124,24 @@ class Transformer(nn.Module):
                 record.hidden[layer.index] = x
         return self.final_norm(x, *told) if self.config.final_norm else x
 
-    def _count(self, x: Tensor) -> None:
-        """Lays the weights out for products of many rows (zoo.nn.forms) when a second batch comes;
-        for a single one the copies would not pay."""
-        rows = x.shape[0] * x.shape[1]
-        if rows > 1 and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self.reads += 1
-            if self.reads == 2:
+    def _count(self, rows: int, cache: Cache | None) -> None:
+        """Lays the weights out for products of few or of many rows (zoo.nn.forms) when a second
+        batch of so many comes; for a single one the copies would not pay. Who decodes prepares few
+        rows by himself."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled():
+            return
+        many = rows > MANY
+        if rows > 1 and self.reads[many] < 2 and (cache is None or many):
+            self.reads[many] += 1
+            if self.reads[many] == 2:
                 prepare(self, rows)
 
     def train(self, mode: bool = True) -> Transformer:
-        self.reads = 0
+        self.reads = [0, 0]
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.reads = 0
+        self.reads = [0, 0]
         return super()._apply(fn, recurse)
 
     def fsdp_units(self) -> list[nn.Module]:

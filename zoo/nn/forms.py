@@ -16,8 +16,9 @@ packed bf16 ones, that few rows are multiplied with faster (`native.Panels`, whe
 as much memory again, and none where memory is short. int8 numbers lie so from the beginning, and
 all rows are multiplied with them. On an Intel Xeon an fp32 product of one row takes 0.55 of MKL's
 time so, of sixteen 0.4, of 64 0.75; a bf16 one of one row 0.45 of oneDNN's, of sixteen 0.6, of 128
-0.9; int8 ones of 512 rows 0.8 of oneDNN's. Where MKL is not at home (an AMD EPYC) more rows of fp32
-get a packed copy: 0.96 of the time for a thousand.
+0.9; int8 ones of 512 rows 0.8 of oneDNN's. For more rows of fp32 copies are packed by the library
+whose products they are: BERT takes 0.85 to 0.96 of the time with MKL's, T5 0.95; where MKL is not
+at home (an AMD EPYC) a thousand rows take 0.96 with oneDNN's.
 """
 
 # m rows, i inputs, o outputs
@@ -34,8 +35,10 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, WeightsError
 from zoo.nn import native
 from zoo.nn.matmul import (
+    DEAR,
     FUSED,
     activate,
+    has_mkl,
     has_onednn,
     has_tiles,
     linear,
@@ -45,6 +48,7 @@ from zoo.nn.matmul import (
 
 __all__ = [
     "FORMS",
+    "MANY",
     "Form",
     "Freezable",
     "freeze",
@@ -53,6 +57,9 @@ __all__ = [
     "refuse_inexact",
     "thaw",
 ]
+
+
+MANY = 64  # rows: from here on products are as fast as the processor, not as the memory
 
 
 class Form:
@@ -106,6 +113,7 @@ class Packed(Form):
     that fewer are repeated to make as many."""
 
     exact = True
+    LEAST = 2  # rows of fp32 that a copy beside the weight is made for
     FEW = 4  # rows
     LARGE = 2_000_000  # numbers in a weight that is worth repeating rows for
 
@@ -121,6 +129,11 @@ class Packed(Form):
     @staticmethod
     def serves(weight: Tensor) -> bool:
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _packs()
+
+    @staticmethod
+    def may_pack(weight: Tensor) -> bool:
+        """Returns whether memory for a copy beside an fp32 weight is free."""
+        return native.free() > native.SPARE * weight.nbytes
 
     def prepare(self, rows: int) -> None:
         if self.panels is None and native.Panels.suits(self.weight, rows):
@@ -142,10 +155,34 @@ class Packed(Form):
         return self.weight.to_dense()
 
 
+class PackedByMKL:
+    """fp32 in MKL's own layout, for many rows."""
+
+    LEAST = MANY + 1  # rows that it is made for
+    ROWS = 1024  # that it is laid out for, and serves more and fewer as well
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self.packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.detach(), self.ROWS)
+        self.weight, self.bias = weight, bias
+        self.call = torch.ops.mkl._mkl_linear.default
+
+    @staticmethod
+    def may_pack(weight: Tensor) -> bool:
+        """Returns whether MKL is at home, and memory for a copy is free."""
+        return has_mkl() and native.free() > native.SPARE * weight.nbytes
+
+    def product(self, x: Tensor, activation: str) -> Tensor:
+        if activation in DEAR:
+            return linear(x, self.weight, self.bias, activation)
+        out = self.call(x, self.packed, self.weight, self.bias, x.numel() // x.shape[-1])
+        return activate(out, activation)
+
+
 class Beside:
     """Copies of an fp32 weight (o i) in the orders that decoding reads fastest, while the weight
     stays a parameter; of no use once that has changed. Few rows multiply with a copy as it is, in
-    better memory; more rows with a packed one."""
+    better memory; more rows with a packed one, by whichever library is at home."""
 
     WORTH_IT = 200_000  # numbers; smaller weights stay in the processor's cache
 
@@ -153,7 +190,7 @@ class Beside:
         self.weight, self.bias, self.version = weight, bias, weight._version
         self.inputs = weight.shape[1]
         self.panels: native.Panels | None = None
-        self.packed: Packed | None = None
+        self.packed: Packed | PackedByMKL | None = None
 
     def make(self, rows: int) -> None:
         """Makes the copy that so many rows are multiplied with, if there is none."""
@@ -161,8 +198,9 @@ class Beside:
             self.panels = native.Panels(self.weight, self.bias)
         if self.panels is not None and self.panels.serves(rows):
             return
-        if self.packed is None and uses_onednn(self.weight, self.weight):
-            self.packed = Packed(self.weight, self.bias)
+        kind = Packed if uses_onednn(self.weight, self.weight) else PackedByMKL
+        if self.packed is None and rows >= kind.LEAST and kind.may_pack(self.weight):
+            self.packed = kind(self.weight, self.bias)
 
     @staticmethod
     def serves(weight: Tensor) -> bool:
@@ -204,7 +242,7 @@ class Beside:
         rows = x.numel() // self.inputs
         if self.panels is not None and self.panels.serves(rows):
             return self.panels(x, activation)
-        if self.packed is not None and rows > 1:
+        if self.packed is not None and rows >= self.packed.LEAST:
             return self.packed.product(x, activation)
         return linear(x, self.weight, self.bias, activation)
 

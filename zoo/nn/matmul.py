@@ -28,6 +28,7 @@ __all__ = [
     "activate",
     "activated",
     "chosen",
+    "has_mkl",
     "has_onednn",
     "has_tiles",
     "linear",
@@ -86,6 +87,12 @@ def has_onednn(dtype: torch.dtype) -> bool:
         return False
     bf16 = dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported()
     return bf16 or dtype == torch.float32
+
+
+def has_mkl() -> bool:
+    """Returns whether MKL packs fp32 weights here, and may (ZOO_LINEAR=torch forbids it)."""
+    packs = hasattr(torch.ops.mkl, "_mkl_reorder_linear_weight")
+    return chosen() == "auto" and torch.backends.mkl.is_available() and packs and _intel()
 
 
 @cache
