@@ -166,6 +166,14 @@ def test_activations(dtype, activation, instructions):
     torch.testing.assert_close(found, exact, rtol=bound, atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("activation", ["linear", *PLAIN])
+def test_activations_of_what_others_have_multiplied(activation):
+    x = 30 * random(7, 77)
+    expected = x if activation == "linear" else PLAIN[activation](x)
+    found = native.activate_(x.clone(), activation)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
 @needs_kernels
 @pytest.mark.parametrize("dtype", native.PRODUCTS)
 @pytest.mark.parametrize("outputs", [1, 16, 90])

@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError, WeightsError
 from zoo.nn import native
 from zoo.nn.matmul import (
-    DEAR,
     FUSED,
     activate,
     has_mkl,
@@ -173,10 +172,8 @@ class PackedByMKL:
         return has_mkl() and native.free() > native.SPARE * weight.nbytes
 
     def product(self, x: Tensor, activation: str) -> Tensor:
-        if activation in DEAR:
-            return linear(x, self.weight, self.bias, activation)
         out = self.call(x, self.packed, self.weight, self.bias, x.numel() // x.shape[-1])
-        return activate(out, activation)
+        return native.activate_(out, activation)
 
 
 class Beside:

@@ -131,6 +131,22 @@ INLINE void write_int8(const Job *job, int64_t r, int64_t o, integers sums) {
     memcpy((float *)job->y + r * job->o + o, &y, count == WIDE ? sizeof y : 4 * (size_t)count);
 }
 
+CLONES static void span_activate(const void *data, int64_t first, int64_t last) {
+    const Job *job = data;
+    for (int64_t n = first * WIDE; n < least(last * WIDE, job->o); n += WIDE) {
+        float *y = (float *)job->y + n;
+        int64_t count = least(job->o - n, WIDE);
+        floats out = activated(sixteen(y, 0, count), job->activation);
+        memcpy(y, &out, count == WIDE ? sizeof out : 4 * (size_t)count);
+    }
+}
+
+/* Applies an activation to `count` numbers that another library's product has left. */
+void activate(float *y, int64_t count, int activation, int threads) {
+    Job job = {NULL, NULL, NULL, NULL, NULL, y, 1, count, 0, activation};
+    run(span_activate, &job, SIXTEENS(count), threads);
+}
+
 /* ------------------------------------------------------------------------------------ in registers */
 
 /* The number of rows has to be a constant where their sums are to stay in registers. */
