@@ -50,13 +50,13 @@ typedef struct {
 } Move;
 
 static void span_turn(const void *data, int64_t first, int64_t last) {
-    const Move *move = data;
+    const Move *m = data;
     for (int64_t start = first * MOST; start < last * MOST; start += MOST) {
-        int64_t rows = least(move->rows - start, MOST), places = rows < MOST ? move->rest : MOST;
-        const uint32_t *from = move->from + start * move->words;
-        uint32_t *to = move->to + start * move->words;
-        for (int64_t n = 0; n < move->words; n++, to += places) {
-            for (int64_t r = 0; r < rows; r++) to[r] = from[r * move->words + n];
+        int64_t rows = least(m->rows - start, MOST), places = rows < MOST ? m->rest : MOST;
+        const uint32_t *from = m->from + start * m->words;
+        uint32_t *to = m->to + start * m->words;
+        for (int64_t n = 0; n < m->words; n++, to += places) {
+            for (int64_t r = 0; r < rows; r++) to[r] = from[r * m->words + n];
             for (int64_t r = rows; r < places; r++) to[r] = 0;
         }
     }
@@ -64,17 +64,17 @@ static void span_turn(const void *data, int64_t first, int64_t last) {
 
 /* Lays W (o words) in panels: (o / 16, rounded up) words 16. */
 void lay(const void *w, void *panels, int64_t o, int64_t words, int threads) {
-    Move move = {w, panels, o, words, WIDE};
-    run(span_turn, &move, SIXTEENS(o), threads);
+    Move all = {w, panels, o, words, WIDE};
+    run(span_turn, &all, SIXTEENS(o), threads);
 }
 
 /* Returns x turned, or x itself where that is the same; NULL when there is no memory. */
 static const void *turned(const void *x, int64_t m, int64_t words, int threads) {
     if (m == 1) return x;
     int64_t rest = PLACES(m % MOST), places = m / MOST * MOST + rest;
-    Move move = {x, malloc(4 * (size_t)(places * words)), m, words, rest};
-    if (move.to) run(span_turn, &move, SIXTEENS(m), threads);
-    return move.to;
+    Move all = {x, malloc(4 * (size_t)(places * words)), m, words, rest};
+    if (all.to) run(span_turn, &all, SIXTEENS(m), threads);
+    return all.to;
 }
 
 /* ------------------------------------------------------------------------------- what they end in */
@@ -97,9 +97,14 @@ INLINE floats activated(floats x, int activation) {
     return x * over / (1 + power);
 }
 
-INLINE floats sixteen(const float *from, int64_t o, int64_t count) { /* o to o + 15, or 0 */
+/* A panel's numbers, so many of them as there are; sixteen are one instruction. */
+INLINE void move(void *to, const void *from, int64_t count, const size_t size) {
+    memcpy(to, from, count == WIDE ? WIDE * size : (size_t)count * size);
+}
+
+INLINE floats sixteen(const float *from, int64_t o, int64_t count) { /* from o on; zeros of NULL */
     floats out = {0};
-    if (from) memcpy(&out, from + o, count == WIDE ? sizeof out : 4 * (size_t)count);
+    if (from) move(&out, from + o, count, sizeof *from);
     return out;
 }
 
@@ -107,7 +112,7 @@ INLINE void write_f32(const Job *job, int64_t r, int64_t o, floats sums) {
     if (r >= job->m) return;
     int64_t count = least(job->o - o, WIDE);
     sums = activated(sums + sixteen(job->bias, o, count), job->activation);
-    memcpy((float *)job->y + r * job->o + o, &sums, count == WIDE ? sizeof sums : 4 * (size_t)count);
+    move((float *)job->y + r * job->o + o, &sums, count, sizeof(float));
 }
 
 INLINE void write_bf16(const Job *job, int64_t r, int64_t o, floats sums) {
@@ -115,11 +120,11 @@ INLINE void write_bf16(const Job *job, int64_t r, int64_t o, floats sums) {
     int64_t count = least(job->o - o, WIDE);
     halves out = {0};
     if (job->bias) {
-        memcpy(&out, (const uint16_t *)job->bias + o, count == WIDE ? sizeof out : 2 * (size_t)count);
+        move(&out, (const uint16_t *)job->bias + o, count, sizeof(uint16_t));
         sums += (floats)(__builtin_convertvector(out, words) << 16);
     }
     out = rounded(activated(sums, job->activation));
-    memcpy((uint16_t *)job->y + r * job->o + o, &out, count == WIDE ? sizeof out : 2 * (size_t)count);
+    move((uint16_t *)job->y + r * job->o + o, &out, count, sizeof(uint16_t));
 }
 
 INLINE void write_int8(const Job *job, int64_t r, int64_t o, integers sums) {
@@ -128,7 +133,7 @@ INLINE void write_int8(const Job *job, int64_t r, int64_t o, integers sums) {
     floats y = __builtin_convertvector(sums, floats) * job->x_scale[r];
     y = y * sixteen(job->w_scale, o, count) + sixteen(job->bias, o, count);
     y = activated(y, job->activation);
-    memcpy((float *)job->y + r * job->o + o, &y, count == WIDE ? sizeof y : 4 * (size_t)count);
+    move((float *)job->y + r * job->o + o, &y, count, sizeof(float));
 }
 
 CLONES static void span_activate(const void *data, int64_t first, int64_t last) {
@@ -137,7 +142,7 @@ CLONES static void span_activate(const void *data, int64_t first, int64_t last) 
         float *y = (float *)job->y + n;
         int64_t count = least(job->o - n, WIDE);
         floats out = activated(sixteen(y, 0, count), job->activation);
-        memcpy(y, &out, count == WIDE ? sizeof out : 4 * (size_t)count);
+        move(y, &out, count, sizeof *y);
     }
 }
 
