@@ -125,15 +125,16 @@ class Transformer(nn.Module):
         return self.final_norm(x, *told) if self.config.final_norm else x
 
     def _count(self, rows: int, cache: Cache | None) -> None:
-        """Lays the weights out for products of few or of many rows (zoo.nn.forms) when a second
-        batch of so many comes; for a single one the copies would not pay. Who decodes prepares few
-        rows by himself."""
+        """Lays the weights out for products of many rows (zoo.nn.forms) when the first batch of so
+        many comes, so that what it gives stays the same; for fewer when a second one does, for a
+        single one the copies would not pay. Who decodes prepares few rows by himself."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled():
             return
-        many = rows > MANY
-        if rows > 1 and self.reads[many] < 2 and (cache is None or many):
+        many = rows >= MANY
+        worth_it = 1 if many else 2
+        if rows > 1 and self.reads[many] < worth_it and (cache is None or many):
             self.reads[many] += 1
-            if self.reads[many] == 2:
+            if self.reads[many] == worth_it:
                 prepare(self, rows)
 
     def train(self, mode: bool = True) -> Transformer:

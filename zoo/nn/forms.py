@@ -17,8 +17,8 @@ as much memory again, and none where memory is short. int8 numbers lie so from t
 all rows are multiplied with them. On an Intel Xeon an fp32 product of one row takes 0.55 of MKL's
 time so, of sixteen 0.4, of 64 0.75; a bf16 one of one row 0.45 of oneDNN's, of sixteen 0.6, of 128
 0.9; int8 ones of 512 rows 0.8 of oneDNN's. For more rows of fp32 copies are packed by the library
-whose products they are: BERT takes 0.85 to 0.96 of the time with MKL's, T5 0.95; where MKL is not
-at home (an AMD EPYC) a thousand rows take 0.96 with oneDNN's.
+whose products they are: a thousand rows of BERT take 0.85 to 0.98 of the time with MKL's, of T5
+0.95; where MKL is not at home (an AMD EPYC) 0.96 with oneDNN's.
 """
 
 # m rows, i inputs, o outputs
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 
-MANY = 64  # rows: from here on products are as fast as the processor, not as the memory
+MANY = 512  # rows, whose product takes several times what laying out their weight does
 
 
 class Form:
@@ -113,6 +113,7 @@ class Packed(Form):
 
     exact = True
     LEAST = 2  # rows of fp32 that a copy beside the weight is made for
+    STEP = 16  # rows that are decoded side by side
     FEW = 4  # rows
     LARGE = 2_000_000  # numbers in a weight that is worth repeating rows for
 
@@ -135,7 +136,10 @@ class Packed(Form):
         return native.free() > native.SPARE * weight.nbytes
 
     def prepare(self, rows: int) -> None:
-        if self.panels is None and native.Panels.suits(self.weight, rows):
+        few = (
+            rows <= self.STEP
+        )  # who brings more has not come to decode, and one batch is as another
+        if few and self.panels is None and native.Panels.suits(self.weight, rows):
             self.panels = native.Panels(self.dense(), self.bias)
 
     def product(self, x: Tensor, activation: str) -> Tensor:
@@ -157,7 +161,7 @@ class Packed(Form):
 class PackedByMKL:
     """fp32 in MKL's own layout, for many rows."""
 
-    LEAST = MANY + 1  # rows that it is made for
+    LEAST = MANY  # rows that it is made for
     ROWS = 1024  # that it is laid out for, and serves more and fewer as well
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
