@@ -42,7 +42,7 @@ class Products:
         weight = torch.randn(shape, dtype=self.kind)
         copies = max(2, COLD // weight.nbytes) if rows == 1 else 2
         x = torch.randn(rows, shape[1], dtype=self.kind)
-        for way in _ways(dtype, rows):
+        for way in _ways(dtype):
             products = [way(weight.clone()) for _ in range(copies)]
             found[way] = min(_cost([(p, x) for p in products]) for _ in range(4))
         return min(found, key=lambda way: found[way])
@@ -68,7 +68,7 @@ def _cost(products: list[tuple[Callable[[Any], Any], Any]]) -> float:
         return time.process_time() - start
 
 
-def _ways(dtype: str, rows: int) -> list[Callable[[Any], Callable[[Any], Any]]]:
+def _ways(dtype: str) -> list[Callable[[Any], Callable[[Any], Any]]]:
     """Returns what makes a product of a weight (o i), in each way that there is."""
     import torch
 

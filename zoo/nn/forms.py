@@ -133,7 +133,7 @@ class Packed(Form):
     @staticmethod
     def may_pack(weight: Tensor) -> bool:
         """Returns whether memory for a copy beside an fp32 weight is free."""
-        return native.free() > native.SPARE * weight.nbytes
+        return native.has_room(weight)
 
     def prepare(self, rows: int) -> None:
         few = (
@@ -173,7 +173,7 @@ class PackedByMKL:
     @staticmethod
     def may_pack(weight: Tensor) -> bool:
         """Returns whether MKL is at home, and memory for a copy is free."""
-        return has_mkl() and native.free() > native.SPARE * weight.nbytes
+        return has_mkl() and native.has_room(weight)
 
     def product(self, x: Tensor, activation: str) -> Tensor:
         out = self.call(x, self.packed, self.weight, self.bias, x.numel() // x.shape[-1])
@@ -272,7 +272,7 @@ class Int8(Form):
             out = self.weight(wide, activation)
         else:
             numbers, scale = quantise(wide)
-            sums = _whole_product(numbers.flatten(0, -2), self.weight)
+            sums = _whole_product(numbers.reshape(-1, x.shape[-1]), self.weight)
             out = sums.view(*x.shape[:-1], -1) * scale * self.scale
             out = activate(out if self.bias is None else out.add_(self.bias), activation)
         return out if wide is x else out.to(x.dtype)

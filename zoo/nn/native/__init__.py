@@ -31,6 +31,7 @@ __all__ = [
     "activate_",
     "attend",
     "attends",
+    "has_room",
     "largest",
     "library",
     "reads",
@@ -104,6 +105,11 @@ def _sources(found: Any) -> str:
     return found.sources().decode()
 
 
+def has_room(weight: Tensor) -> bool:
+    """Returns whether memory for a copy of a weight is free, and plenty beside it."""
+    return free() > SPARE * weight.numel() * weight.element_size()
+
+
 class Panels:
     """A weight (o i) as products of few rows read it fastest: sixteen outputs side by side, in huge
     pages. fp32, bf16, or int8 numbers that stand for numbers * scale (o)."""
@@ -143,7 +149,7 @@ class Panels:
             0 < rows <= Panels.most(weight.dtype)
             and Panels.fits(weight)
             and runs_as_called()
-            and free() > SPARE * weight.numel() * weight.element_size()
+            and has_room(weight)
         )
 
     @staticmethod
@@ -208,10 +214,11 @@ class Places:
 
     def offsets(self, step: int) -> Any:
         """Returns the starts in numbers, `step` of them to a slot; every layer asks the same."""
-        if self._offsets[0] != step:
+        known, found = self._offsets  # both at once: threads share what `_in_rows` keeps
+        if known != step:
             found = (ctypes.c_int64 * len(self.starts))(*[step * start for start in self.starts])
             self._offsets = step, found
-        return self._offsets[1]
+        return found
 
 
 @lru_cache(maxsize=16)

@@ -442,10 +442,10 @@ static Span *for_int8(int64_t rows) {
 
 /* ------------------------------------------------------------------------------ what is called */
 
-/* Does a job, with x turned but for tiles. Returns 0, or 1 when there is no memory. */
-static int done(Job job, Span *span, int threads) {
+/* Does a job, with x turned if the span reads it so. Returns 0, or 1 when there is no memory. */
+static int done(Job job, Span *span, int turns, int threads) {
     const void *x = job.x;
-    if (!uses_tiles(job.m) || span == span_f32) job.x = turned(x, job.m, job.words, threads);
+    if (turns) job.x = turned(x, job.m, job.words, threads);
     if (!job.x) return 1;
     run(span, &job, SIXTEENS(job.o), threads);
     if (job.x != x) free((void *)job.x);
@@ -454,12 +454,13 @@ static int done(Job job, Span *span, int threads) {
 
 int linear_f32(const void *x, const void *w, const float *scale, const void *bias, void *y,
                int64_t m, int64_t i, int64_t o, int activation, int threads) {
-    return done((Job){x, w, bias, NULL, scale, y, m, o, i, activation}, span_f32, threads);
+    return done((Job){x, w, bias, NULL, scale, y, m, o, i, activation}, span_f32, 1, threads);
 }
 
 int linear_bf16(const void *x, const void *w, const float *scale, const void *bias, void *y,
                 int64_t m, int64_t i, int64_t o, int activation, int threads) {
-    return done((Job){x, w, bias, NULL, scale, y, m, o, i / 2, activation}, for_bf16(m), threads);
+    Job job = {x, w, bias, NULL, scale, y, m, o, i / 2, activation};
+    return done(job, for_bf16(m), !uses_tiles(m), threads);
 }
 
 /* Rows of x to numbers, each with its own scale. */
@@ -494,7 +495,7 @@ int linear_int8(const float *x, const void *w, const float *w_scale, const void 
     Job job = {x, w, bias, scale, w_scale, numbers, m, o, i / 4, activation};
     run(span_quantise, &job, m, m > MOST ? threads : 1);
     job.x = numbers, job.y = y;
-    int failed = done(job, for_int8(m), threads);
+    int failed = done(job, for_int8(m), !uses_tiles(m), threads);
     free(scale);
     return failed;
 }
