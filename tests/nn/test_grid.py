@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from zoo.errors import ConfigError
+from zoo.models.base import initialise
 from zoo.nn.grid import GridRule
 from zoo.nn.mask import Mask
 from zoo.nn.position import Geometry, Where
@@ -37,9 +38,7 @@ def test_a_rule_is_its_words_and_reads_the_same_with_a_cache(pattern):
 
 def axial(grid=GRID, prefix=PREFIX, **config):
     part = resolve("position", {"name": "learned-axial", **config})
-    position = build(part, geometry=Geometry(8, 2, 4, grid=grid, prefix=prefix))
-    position.reset_parameters()
-    return position
+    return initialise(build(part, geometry=Geometry(8, 2, 4, grid=grid, prefix=prefix)))
 
 
 def test_axes_add_up_and_steps_read_their_own_place():
