@@ -67,6 +67,10 @@ def test_a_drafter_that_costs_more_than_it_saves_is_dropped(gpt):
     found, report = speculate(CausalSteps(gpt), PROMPT, slow, greedy, patience=4)
     assert found.tokens == [plain(gpt, PROMPT, 40)]
     assert report.gave_up and slow.asked <= 5
+    for seed, gives_up in ((None, True), (0, False)):  # what a seed draws depends on no clock
+        wanted = options(max_new_tokens=16, temperature=1.0, seed=seed)
+        report = speculate(CausalSteps(gpt), PROMPT, Slow(), wanted, patience=4)[1]
+        assert report.gave_up == gives_up
 
 
 @torch.inference_mode()

@@ -219,7 +219,8 @@ def speculate(
     `read` of the prompt's tokens are in `steps` already. Guesses are few at first, for a pass over
     few costs what a plain step does, and twice as many after each pass that was right throughout.
 
-    After `patience` passes, guessing stops when it costs more per token than a plain step does.
+    After `patience` passes, guessing stops when it costs more per token than a plain step does; not
+    where a seed has to draw the same again, whatever the machine is doing.
     `callbacks` change the scores and `scored` sums the log-probabilities, as in `loop.decode`.
 
     Raises: ConfigError for callbacks beside a temperature.
@@ -229,6 +230,7 @@ def speculate(
     generator = generator_of(options.seed, steps.device)
     tokens, start = list(prompt), len(prompt)
     report, new, size = Report(), list(prompt[read:]), min(FEW, count)
+    judged = not options.temperature or options.seed is None
     began = time.perf_counter()
     done, total = False, 0.0
     while not done and len(tokens) - start < options.max_new_tokens:
@@ -260,7 +262,7 @@ def speculate(
         report.guessed += len(guesses)
         report.accepted += accepted
         spent = time.process_time() - before
-        if len(new) == 1:
+        if judged and len(new) == 1:
             _judge(report, spent, len(guesses), accepted, patience)
         for index, token in enumerate(taken):
             tokens.append(token)
