@@ -122,6 +122,20 @@ def test_int8_is_neither_trained_nor_saved(name, tmp_path):
     refuse_inexact(make("llama"))
 
 
+@torch.no_grad()
+def test_copies_serve_no_more_when_a_parameter_is_given_other_memory():
+    layer = Linear(512, 512)
+    layer.reset_parameters()
+    x = torch.randn(1, 512, generator=torch.Generator().manual_seed(0))
+    for name in ("weight", "bias"):
+        layer.prepare(1)
+        layer(x)
+        parameter = getattr(layer, name)
+        parameter.data = parameter.data + 1
+        expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_numbers_and_scales():
     numbers, scale = quantise(torch.tensor([[1.0, -2.0, 0.5]]))
     assert numbers.tolist() == [[64, -127, 32]] and scale.tolist() == [[pytest.approx(2 / 127)]]
@@ -136,7 +150,7 @@ def test_a_model_in_int8_says_nearly_the_same(name, error, family):
     backbone["attention"] = {"heads": 4}
     mapping = {"kind": "causal-lm", "vocabulary": 512, "backbone": backbone}
     model = initialise(build_empty(resolve("model", mapping)), 0).eval()
-    tokens = torch.randint(512, (4, 64), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(512, (16, 64), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         exact = model(tokens).logits
         found = freeze(model.to(DTYPE[name]), name)(tokens).logits.float()

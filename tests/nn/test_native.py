@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zoo.nn import native
 from zoo.nn.forms import quantise
 from zoo.nn.matmul import PLAIN
-from zoo.nn.native import memory
+from zoo.nn.native import calls, memory
 
 needs_kernels = pytest.mark.skipif(
     native.library() is None, reason="no C compiler was found when zoo was installed"
@@ -41,11 +41,11 @@ def test_zoo_linear_leaves_them_out():
 @pytest.mark.parametrize("state", ["other sources", "no sources"])
 def test_kernels_of_other_sources_are_not_called(state, monkeypatch):
     if state == "other sources":
-        monkeypatch.setattr(native, "digest", lambda: "of other lines")
+        monkeypatch.setattr(calls, "digest", lambda: "of other lines")
     else:
-        monkeypatch.setattr(native.ctypes, "CDLL", lambda path: object())
+        monkeypatch.setattr(calls.ctypes, "CDLL", lambda path: object())
     with pytest.warns(UserWarning, match=r"compiled from other sources .* make setup"):
-        assert native.library.__wrapped__() is None
+        assert calls.library.__wrapped__() is None
 
 
 @pytest.fixture(params=["portable", "AVX2", "AVX-512", "all"])
@@ -194,9 +194,17 @@ def test_panels_give_their_weight_back_and_can_be_sent(dtype, outputs):
 )
 @pytest.mark.parametrize(
     ("heads", "groups", "channels", "keys"),
-    [(4, 4, 64, 1), (4, 2, 80, 37), (6, 1, 16, 300), (2, 2, 128, 777)],
+    [
+        (4, 4, 64, 1),
+        (4, 2, 80, 37),
+        (6, 1, 16, 300),
+        (2, 2, 128, 777),
+        (3, 3, 5, 9),
+        (2, 1, 92, 300),
+    ],
 )
-def test_attention_of_one_query(kinds, heads, groups, channels, keys):  # fmt: skip
+@pytest.mark.parametrize("window", [None, 5, 280])
+def test_attention_of_one_query(kinds, heads, groups, channels, keys, window):  # fmt: skip
     low, lower = kinds
     q = random(3, heads + 2, 1, channels).to(low)[:, :heads]
     room = random(2, 3, groups, keys + 5, channels, seed=1).to(lower)
@@ -204,11 +212,13 @@ def test_attention_of_one_query(kinds, heads, groups, channels, keys):  # fmt: s
     bias = random(1, heads, 1, keys, seed=2)
     with torch.inference_mode():
         assert native.attends(q, k, v)
+        hidden = torch.arange(keys) < keys - (window or keys)
         for added in (None, bias):
-            found = native.attend(q, k, v, added, 0.2)
+            found = native.attend(q, k, v, added, 0.2, window=window)
+            scores = torch.zeros(1, 1, 1, keys) if added is None else added
             exact = F.scaled_dot_product_attention(
                 q.double(), k.double(), v.double(),
-                None if added is None else added.double(), scale=0.2, enable_gqa=True,
+                scores.double().masked_fill(hidden, float("-inf")), scale=0.2, enable_gqa=True,
             )  # fmt: skip
             assert found.dtype == low and found.shape == exact.shape
             error = (found.double() - exact).abs().max() / exact.abs().max()
@@ -216,15 +226,16 @@ def test_attention_of_one_query(kinds, heads, groups, channels, keys):  # fmt: s
 
 
 @needs_kernels
-def test_attention_to_slots_reads_each_ones_own():
+@pytest.mark.parametrize("window", [None, 128])
+def test_attention_to_slots_reads_each_ones_own(window):
     q, slots = random(3, 4, 1, 32), random(2, 2, 900, 32, seed=1)
     starts, lengths = [500, 0, 120], [400, 90, 300]
     with torch.inference_mode():
         k, v = slots[:, None]
-        found = native.attend(q, k, v, None, 0.3, native.Places(starts, lengths))
+        found = native.attend(q, k, v, None, 0.3, native.Places(starts, lengths), window)
         for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
             own = slots[:, None, :, start : start + length]
-            alone = native.attend(q[row, None], *own, None, 0.3)
+            alone = native.attend(q[row, None], *own, None, 0.3, window=window)
             assert torch.equal(alone[0], found[row])
 
 
@@ -245,7 +256,7 @@ def test_what_it_does_not_know_is_left_to_pytorch(change):
     if change == "queries":
         q = random(1, 2, 2, 32)
     if change == "channels":
-        q, k, v = q[..., :20], k[..., :20], v[..., :20]
+        q, k, v = (torch.zeros(1, 2, 1, native.CHANNELS + 16) for _ in range(3))
     if change == "dtype":
         q, k, v = q.double(), k.double(), v.double()
     if change == "strides":
@@ -271,6 +282,22 @@ def test_rms_norm(kinds, width):
                                atol=1e-6)  # fmt: skip
     assert native.rms_norm(x * float("nan"), weight, 0.1).isnan().all()
     assert not native.reads(x)  # a gradient may be wanted
+
+
+@needs_kernels
+@pytest.mark.parametrize("width", [48, 77, 5])
+@pytest.mark.parametrize("kinds", [(a, b) for a in native.FLOATS for b in native.FLOATS])
+def test_layer_norm(kinds, width):
+    kind, weight_kind = kinds
+    x = (random(3, width, 2, seed=1) + 3).to(kind).transpose(1, 2)  # not in one piece
+    weight, bias = (random(width, seed=seed).to(weight_kind) for seed in (2, 3))
+    for added in (None, bias):
+        exact = F.layer_norm(x.double(), (width,), weight.double(), None if added is None else
+                             added.double(), 0.1)  # fmt: skip
+        found = native.layer_norm(x, weight, added, 0.1)
+        assert found.dtype == kind
+        bound = 4e-3 if kind != torch.float32 else 3e-6
+        torch.testing.assert_close(found.double(), exact, rtol=bound, atol=bound)
 
 
 @needs_kernels

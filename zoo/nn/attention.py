@@ -189,9 +189,9 @@ class Attention(nn.Module):
         cache: Any = context.cache
         mask, found = context.mask.of_row(self.window), []
         cache.write(self.layer, k, v)
-        if cache.ragged is None and context.bias is None and mask.rules <= {"causal"}:
+        if cache.ragged is None and context.bias is None and mask.rules <= {"causal", "window"}:
             slots, where = cache.pool.slots[self.layer], cache.where()
-            together = self.kernel.attend_slots(q, slots, where, self.scale)
+            together = self.kernel.attend_slots(q, slots, where, self.scale, self.window)
             if together is not None:
                 return together
         axis = 0 if cache.ragged is None else 2

@@ -188,8 +188,8 @@ class Beside:
     WORTH_IT = 200_000  # numbers; smaller weights stay in the processor's cache
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias, self.version = weight, bias, weight._version
-        self.inputs = weight.shape[1]
+        self.weight, self.bias = weight, bias
+        self.inputs, self.stamp = weight.shape[1], self._stamp()
         self.panels: native.Panels | None = None
         self.packed: Packed | PackedByMKL | None = None
 
@@ -233,10 +233,19 @@ class Beside:
         """Returns whether a product with this weight may be had from the copies now."""
         return (
             weight is self.weight
-            and self.version == self.weight._version
+            and self.is_current
             and not torch.is_grad_enabled()
             and runs_as_called()
         )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether weight and bias are what they were."""
+        return self.stamp == self._stamp()
+
+    def _stamp(self) -> tuple[int, ...]:
+        weight, bias = self.weight, self.bias
+        return weight._version, weight.data_ptr(), 0 if bias is None else bias.data_ptr()
 
     def product(self, x: Tensor, activation: str) -> Tensor:
         """Returns activation(x W^T + b): (... i) -> (... o)."""

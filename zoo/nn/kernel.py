@@ -57,7 +57,12 @@ class Kernel(nn.Module):
         raise NotImplementedError
 
     def attend_slots(
-        self, q: Tensor, slots: Tensor, places: Places | None, scale: float
+        self,
+        q: Tensor,
+        slots: Tensor,
+        places: Places | None,
+        scale: float,
+        window: int | None = None,
     ) -> Tensor | None:
         """Attends one query of each sequence (b h 1 c) to keys and values of its own, which lie
         somewhere in slots (2 g s c), in one call; None where a call for each is needed."""
@@ -100,17 +105,18 @@ class SDPAKernel(Kernel):
 
     def attend(self, q, k, v, mask, bias, scale, state=None, dropout=0.0):
         queries, keys = q.shape[2], k.shape[2]
-        if mask.rules <= {"causal"} and self._reads(q, k, v, dropout):
+        plain = mask.rules <= {"causal", "window"} and mask.place is None
+        if plain and self._reads(q, k, v, dropout):
             wide = None if bias is None else bias.float()
             if wide is None or (len(wide) == 1 and wide.stride(3) == 1):
-                return native.attend(q, k, v, wide, scale), state
+                return native.attend(q, k, v, wide, scale, window=mask.window), state
         if (queries == 1 and _widened(q)) or k.dtype != q.dtype:
             wide = None if bias is None else bias.float()
             out, _ = self.attend(q.float(), k.float(), v.float(), mask, wide, scale, None, dropout)
             return out.to(q.dtype), state
         rules = mask.rules
-        plain = not rules and bias is None and not dropout and self.backend == "auto"
-        if plain and queries >= BLOCK_QUERIES and _widened(q) and not torch.is_grad_enabled():
+        whole = not rules and bias is None and not dropout and self.backend == "auto"
+        if whole and queries >= BLOCK_QUERIES and _widened(q) and not torch.is_grad_enabled():
             return _attend_blocks(q, k, v, scale), state
         causal = False
         if rules == {"causal"} and bias is None and (queries == keys or queries == 1):
@@ -129,11 +135,11 @@ class SDPAKernel(Kernel):
     def _reads(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
         return self.backend == "auto" and not dropout and native.attends(q, k, v)
 
-    def attend_slots(self, q, slots, places, scale):
+    def attend_slots(self, q, slots, places, scale, window=None):
         k, v = slots[:, None]
         if places is None or not self._reads(q, k, v, 0.0):
             return None
-        return native.attend(q, k, v, None, scale, places)
+        return native.attend(q, k, v, None, scale, places, window)
 
     def _groups_itself(self, q: Tensor, dropout: float) -> bool:
         """Returns whether two products are faster than PyTorch's kernel, which reads keys once for

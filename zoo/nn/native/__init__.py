@@ -1,5 +1,6 @@
 """Inference's readers of memory in C: products of few rows (`products.c`), attention of one query
-(`attend.c`), norms and maxima (`rows.c`). setup.py compiles them where there is a C compiler.
+(`attend.c`), norms and maxima (`rows.c`), sums of numbers (`maps.c`), and all that a step of
+decoding does in one call (`tape.c`). setup.py compiles them where there is a C compiler.
 
 PyTorch's products of one to sixteen rows are at 0.3 to 0.6 of what the memory gives (an Intel
 Xeon); decoding does little else. Where nothing was compiled, or ZOO_LINEAR is "torch", `library` is
@@ -11,19 +12,16 @@ None and PyTorch's are used, with the same numbers up to the order of sums.
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.nn.matmul import activate, chosen, has_tiles, runs_as_called
+from zoo.nn.matmul import activate, has_tiles, runs_as_called
+from zoo.nn.native.calls import Attention, Norm, Product, call, library
 from zoo.nn.native.memory import free, place, zeros
-from zoo.nn.native.sources import digest
 
 __all__ = [
     "Panels",
@@ -33,6 +31,7 @@ __all__ = [
     "attends",
     "has_room",
     "largest",
+    "layer_norm",
     "library",
     "reads",
     "rms_norm",
@@ -48,61 +47,10 @@ PRODUCTS = {  # by the weight's type
     torch.bfloat16: "linear_bf16",
     torch.int8: "linear_int8",
 }
-FUSED = {"linear": 0, "relu": 1, "silu": 2, "gelu_tanh": 3}  # activations
+FUSED = {"linear": 0, "relu": 1, "silu": 2, "gelu_tanh": 3, "gelu": 4}  # activations
 FLOATS = (torch.float32, torch.bfloat16)  # of queries and keys
 SPARE = 8  # times a weight's size that must be free for it to be copied
 WORTH_IT = 200_000  # numbers in a weight from which threads are woken
-
-
-@cache
-def library() -> Any | None:
-    """Returns the compiled functions, or None: nothing was compiled here, or from other sources
-    than those that are here now, or ZOO_LINEAR=torch."""
-    found = None if chosen() == "torch" else _compiled()
-    if found is None:
-        return None
-    address, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    for name in PRODUCTS.values():
-        product = getattr(found, name)
-        product.argtypes = [address] * 5 + [count] * 3 + [threads] * 2
-        product.restype = ctypes.c_int
-    found.lay.argtypes = [address] * 2 + [count] * 2 + [threads]
-    found.lay.restype = None
-    found.attend_rows.argtypes = [address] * 7 + [count] * 9 + [ctypes.c_float] + [threads] * 3
-    found.attend_rows.restype = None
-    found.activate.argtypes = [address, count] + [threads] * 2
-    found.activate.restype = None
-    found.rms_norm.argtypes = [address] * 3 + [count] * 2 + [ctypes.c_float] + [threads] * 3
-    found.rms_norm.restype = None
-    found.largest.argtypes = [address] * 2 + [count] * 3 + [threads] * 2
-    found.largest.restype = None
-    found.store.argtypes = [address] * 3 + [count] * 9
-    found.store.restype = None
-    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # PyTorch's, if it has that one
-    if parallel is not None:
-        found.use_threads(ctypes.cast(parallel, address))
-    return found
-
-
-def _compiled() -> Any | None:
-    here = Path(__file__).parent
-    paths = [path for x in EXTENSION_SUFFIXES if (path := here / f"kernels{x}").exists()]
-    found = ctypes.CDLL(str(paths[0])) if paths else None
-    if found is None or _sources(found) == digest():
-        return found
-    warnings.warn(
-        "zoo's kernels were compiled from other sources than those that are here, and PyTorch's "
-        "are used; install zoo once more (in a checkout: make setup).",
-        stacklevel=2,
-    )
-    return None
-
-
-def _sources(found: Any) -> str:
-    if not hasattr(found, "sources"):
-        return ""
-    found.sources.restype = ctypes.c_char_p
-    return found.sources().decode()
 
 
 def has_room(weight: Tensor) -> bool:
@@ -116,6 +64,7 @@ class Panels:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
         weight = weight.detach().contiguous()
+        bias = None if bias is None else bias.detach()  # a parameter may be given other memory
         self.shape, self.dtype, self.bias, self.scale = weight.shape, weight.dtype, bias, scale
         outputs, inputs = weight.shape
         words = inputs * weight.element_size() // 4
@@ -125,10 +74,7 @@ class Panels:
             weight.data_ptr(), self.panels.data_ptr(), outputs, words, torch.get_num_threads()
         )
         self.call = getattr(found, PRODUCTS[self.dtype])
-        # none is ever written to or moved while this stands for them
-        self.addresses = [
-            None if x is None else ctypes.c_void_p(x.data_ptr()) for x in (self.panels, scale, bias)
-        ]
+        self.addresses = [None if x is None else x.data_ptr() for x in (self.panels, scale, bias)]
         self.large = weight.numel() >= WORTH_IT
         self.rows = self.most(self.dtype)
 
@@ -174,11 +120,11 @@ class Panels:
         y = x.new_empty(*x.shape[:-1], outputs)
         threads = torch.get_num_threads() if self.large else 1
         rows, fused = x.numel() // inputs, FUSED.get(activation, 0)
-        failed = self.call(
+        given = Product(
             x.data_ptr(), *self.addresses, y.data_ptr(), rows, inputs, outputs, fused, threads
         )
-        if failed:
-            raise MemoryError(f"No memory for {rows} rows of {inputs} numbers.")
+        given.kept = self  # whose addresses it holds
+        call(self.call, given, (x,), y)
         return y if activation in FUSED else activate(y, activation)
 
     def dense(self) -> Tensor:
@@ -236,7 +182,6 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and q.device.type == "cpu"
         and q.dtype in FLOATS
         and k.dtype in FLOATS
-        and q.shape[3] % 16 == 0
         and q.shape[3] <= CHANNELS
         and q.stride(3) == k.stride(3) == 1
         and k.stride() == v.stride()
@@ -253,9 +198,10 @@ def attend(
     bias: Tensor | None,  # 1 h 1 n, fp32
     scale: float,
     places: Places | None = None,  # then k and v are 1 g s c, slots that all sequences lie in
+    window: int | None = None,
 ) -> Tensor:
     """Returns softmax(q k^T * scale + bias) v, b h 1 c, in q's precision; k and v may have another
-    one than q."""
+    one than q. With a window its last keys are read."""
     found: Any = library()
     b, h, _, c = q.shape
     row, head, token, _ = k.stride()
@@ -263,30 +209,32 @@ def attend(
         places, token_or_row = _in_rows(b, k.shape[2]), row
     else:
         token_or_row = token
-    y = q.new_empty(b, h, 1, c)
-    found.attend_rows(
+    y, offsets, lengths = q.new_empty(b, h, 1, c), places.offsets(token_or_row), places.lengths
+    given = Attention(
         q.data_ptr(),
         k.data_ptr(),
         v.data_ptr(),
         None if bias is None else bias.data_ptr(),
-        places.offsets(token_or_row),
-        places.lengths,
+        ctypes.addressof(offsets),
+        ctypes.addressof(lengths),
         y.data_ptr(),
-        b,
-        h,
-        k.shape[1],
-        c,
         q.stride(0),
         q.stride(1),
         head,
         token,
         0 if bias is None else bias.stride(1),
+        b,
+        h,
+        k.shape[1],
+        c,
+        window or 0,
         scale,
         q.dtype == torch.bfloat16,
         k.dtype == torch.bfloat16,
         torch.get_num_threads(),
     )
-    return y
+    given.kept = offsets, lengths  # whose addresses it holds
+    return call(found.attend_rows, given, (q, k, v) if bias is None else (q, k, v, bias), y)
 
 
 def store(x: Tensor, slots: Tensor, where: Tensor) -> None:
@@ -317,12 +265,25 @@ def reads(x: Tensor) -> bool:
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Returns x / sqrt(mean(x^2) + eps) * weight (c), over the last axis of x (... c)."""
     found: Any = library()
+    return _norm(found.rms_norm, x, weight, None, eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Returns (x - mean) / sqrt(variance + eps) * weight + bias, over the last axis of x (... c).
+
+    Weight and bias (c) have one type."""
+    found: Any = library()
+    return _norm(found.layer_norm, x, weight, bias, eps)
+
+
+def _norm(function: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     x, c = x.contiguous(), len(weight)
     y = torch.empty_like(x)
     numbers = x.numel()
-    found.rms_norm(
+    given = Norm(
         x.data_ptr(),
         weight.data_ptr(),
+        None if bias is None else bias.data_ptr(),
         y.data_ptr(),
         numbers // c,
         c,
@@ -331,7 +292,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         weight.dtype == torch.bfloat16,
         torch.get_num_threads() if numbers > WORTH_IT else 1,
     )
-    return y
+    return call(function, given, (x, weight) if bias is None else (x, weight, bias), y)
 
 
 def largest(x: Tensor) -> Tensor:

@@ -6,35 +6,21 @@
  *
  * `store` is how new ones come there.
  *
- * b sequences, h heads, g key heads (h / g read the same one), c channels: a multiple of 16.
+ * b sequences, h heads, g key heads (h / g read the same one), c channels.
  */
 
 #include "native.h"
 
 enum { BLOCK = 256, CHANNELS = 512 }; /* keys whose scores are held at once; channels at most */
 
-typedef struct {
-    const void *q;                  /* b h c, floats or bf16 */
-    const void *k, *v;              /* where a sequence's first key lies: offset[b], in numbers */
-    const float *bias;              /* h n, added to the scores; or NULL */
-    const int64_t *offset, *length; /* b */
-    void *y;                        /* b h c, without gaps */
-    int64_t q_row, q_head;          /* from one sequence, one head to the next, in numbers */
-    int64_t head, token;            /* the same of keys and values */
-    int64_t bias_head;
-    int64_t h, g, c;
-    float scale;
-    int q_bf16, k_bf16;
-} Attention;
-
 #define FETCH(from, n, bf16)                                                                       \
     __builtin_prefetch((const char *)(from) + (n) * ((bf16) ? 2 : 4), 0, 2)
 
-/* sums (c) = sums * keep + the values of n keys, each times its weight. */
-INLINE void mix(const Attention *a, int64_t start, int64_t n, const float *weights, float keep,
+/* sums (c) = sums * kept + the values of n keys, each times its weight. */
+INLINE void mix(const Attention *a, int64_t start, int64_t n, const float *weights, float kept,
                 float *sums, const int wide, const int k_bf16) {
     floats lanes[4];
-    for (int k = 0; k < wide; k++) lanes[k] = load_f32(sums + 16 * k) * keep;
+    for (int k = 0; k < wide; k++) lanes[k] = load_f32(sums + 16 * k) * kept;
     for (int64_t t = 0; t < n; t++, start += a->token)
         for (int k = 0; k < wide; k++) {
             FETCH(a->k, start + a->head + 16 * k, k_bf16); /* of the next head */
@@ -43,28 +29,46 @@ INLINE void mix(const Attention *a, int64_t start, int64_t n, const float *weigh
     for (int k = 0; k < wide; k++) memcpy(sums + 16 * k, &lanes[k], sizeof lanes[k]);
 }
 
+/* The same of the last channels, where they are less than sixteen. */
+INLINE void mix_rest(const Attention *a, int64_t start, int64_t n, const float *weights, float kept,
+                     float *sums, int64_t rest, const int k_bf16) {
+    floats lanes = load_f32(sums) * kept;
+    for (int64_t t = 0; t < n; t++, start += a->token)
+        lanes += weights[t] * load_some(a->v, start, rest, k_bf16);
+    memcpy(sums, &lanes, sizeof lanes);
+}
+
 /* One head of one sequence. */
 INLINE void attend(const Attention *a, int64_t row, int64_t head, const int q_bf16,
                    const int k_bf16) {
     int64_t start = a->offset[row] + head / (a->h / a->g) * a->head, c = a->c;
     int64_t at = row * a->q_row + head * a->q_head, place = (row * a->h + head) * c;
     const float *bias = a->bias ? a->bias + head * a->bias_head : NULL;
+    int64_t whole = c / 16 * 16, rest = c - whole, count = a->length[row];
+    if (a->window && count > a->window) {
+        start += (count - a->window) * a->token;
+        if (bias) bias += count - a->window;
+        count = a->window;
+    }
     float q[CHANNELS], sums[CHANNELS], scores[BLOCK], most = -INFINITY, sum = 0;
     for (int64_t k = 0; k < c; k += 16) {
-        floats part = load(a->q, at + k, q_bf16) * a->scale;
+        floats part = (k < whole ? load(a->q, at + k, q_bf16) : load_some(a->q, at + k, rest, q_bf16));
+        part *= a->scale;
         memcpy(q + k, &part, sizeof part);
     }
-    memset(sums, 0, sizeof(float) * (size_t)c);
-    for (int64_t first = 0; first < a->length[row]; first += BLOCK) {
-        int64_t n = a->length[row] - first < BLOCK ? a->length[row] - first : BLOCK;
+    memset(sums, 0, sizeof sums);
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        int64_t n = least(count - first, BLOCK);
         int64_t from = start + first * a->token, k = 0;
         float before = most;
         for (int64_t t = 0; t < n; t++) {
             floats lanes = {0};
-            for (k = 0; k < c; k += 16) {
+            for (k = 0; k < whole; k += 16) {
                 FETCH(a->v, from + t * a->token + k, k_bf16); /* whose turn is next */
                 lanes += load_f32(q + k) * load(a->k, from + t * a->token + k, k_bf16);
             }
+            if (rest)
+                lanes += load_f32(q + k) * load_some(a->k, from + t * a->token + k, rest, k_bf16);
             scores[t] = total(lanes) + (bias ? bias[first + t] : 0);
             most = scores[t] > most ? scores[t] : most;
         }
@@ -75,19 +79,14 @@ INLINE void attend(const Attention *a, int64_t row, int64_t head, const int q_bf
             new += part;
             memcpy(scores + t, &part, sizeof part);
         }
-        float keep = first ? expf(before - most) : 0;
-        sum = sum * keep + total(new);
-        for (k = 0; k + 64 <= c; k += 64) mix(a, from + k, n, scores, keep, sums + k, 4, k_bf16);
-        for (; k < c; k += 16) mix(a, from + k, n, scores, keep, sums + k, 1, k_bf16);
+        float kept = first ? expf(before - most) : 0;
+        sum = sum * kept + total(new);
+        for (k = 0; k + 64 <= c; k += 64) mix(a, from + k, n, scores, kept, sums + k, 4, k_bf16);
+        for (; k < whole; k += 16) mix(a, from + k, n, scores, kept, sums + k, 1, k_bf16);
+        if (rest) mix_rest(a, from + k, n, scores, kept, sums + k, rest, k_bf16);
     }
-    for (int64_t k = 0; k < c; k += 16) {
-        floats part = load_f32(sums + k) / sum;
-        halves low = rounded(part);
-        if (q_bf16)
-            memcpy((uint16_t *)a->y + place + k, &low, sizeof low);
-        else
-            memcpy((float *)a->y + place + k, &part, sizeof part);
-    }
+    for (int64_t k = 0; k < c; k += 16)
+        keep(a->y, place + k, load_f32(sums + k) / sum, least(c - k, 16), q_bf16);
 }
 
 CLONES static void span_attend(const void *job, int64_t first, int64_t last) {
@@ -101,13 +100,9 @@ CLONES static void span_attend(const void *job, int64_t first, int64_t last) {
     }
 }
 
-void attend_rows(const void *q, const void *k, const void *v, const float *bias,
-                 const int64_t *offset, const int64_t *length, void *y, int64_t b, int64_t h,
-                 int64_t g, int64_t c, int64_t q_row, int64_t q_head, int64_t head, int64_t token,
-                 int64_t bias_head, float scale, int q_bf16, int k_bf16, int threads) {
-    Attention a = {q, k, v, bias, offset, length, y, q_row, q_head, head, token, bias_head,
-                   h, g, c, scale, q_bf16, k_bf16};
-    run(span_attend, &a, b * h, threads);
+int attend_rows(const Attention *a) {
+    run(span_attend, a, a->b * a->h, a->threads);
+    return 0;
 }
 
 /* Copies rows of numbers (b g n, each of `bytes`) to slots (g s): the token n of b to its slot. The

@@ -1,4 +1,4 @@
-"""What the compiled functions are given, and how they are called. The structures mirror native.h."""
+"""What the compiled functions are given, as in native.h, and how they are called."""
 
 # m rows, i inputs, o outputs; b batch, h heads, g key heads, n keys, c channels of a head
 
@@ -37,7 +37,7 @@ class Product(ctypes.Structure):
 class Attention(ctypes.Structure):
     _fields_ = _fields(
         q__k__v__bias__offset__length__y=ADDRESS,
-        q_row__q_head__head__token__bias_head__b__h__g__c=COUNT,
+        q_row__q_head__head__token__bias_head__b__h__g__c__window=COUNT,
         scale=NUMBER,
         q_bf16__k_bf16__threads=FLAG,
     )
@@ -51,7 +51,8 @@ class Norm(ctypes.Structure):
 
 class Map(ctypes.Structure):
     _fields_ = _fields(
-        a__b__y=ADDRESS,
+        a__b__y__turn=ADDRESS,
+        turn_step=COUNT,
         size__a_step__b_step__y_step=Steps,
         factor=NUMBER,
         kind__activation__a_bf16__b_bf16__y_bf16=FLAG,

@@ -27,13 +27,14 @@ INLINE void row(const Map *m, int64_t a, int64_t b, int64_t y, const int a_bf16,
 
 CLONES static void whole_map(const Map *m) {
     const int64_t *size = m->size, *of_a = m->a_step, *of_b = m->b_step, *of_y = m->y_step;
+    const int64_t start = m->turn ? *m->turn * m->turn_step : 0;
     const int kinds = m->a_bf16 | m->b_bf16 << 1 | m->y_bf16 << 2;
     for (int64_t i = 0; i < size[0]; i++)
         for (int64_t j = 0; j < size[1]; j++)
             for (int64_t k = 0; k < size[2]; k++) {
                 int64_t a = i * of_a[0] + j * of_a[1] + k * of_a[2];
                 int64_t b = i * of_b[0] + j * of_b[1] + k * of_b[2];
-                int64_t y = i * of_y[0] + j * of_y[1] + k * of_y[2];
+                int64_t y = start + i * of_y[0] + j * of_y[1] + k * of_y[2];
                 switch (kinds) {
                 case 0: row(m, a, b, y, 0, 0, 0); break;
                 case 7: row(m, a, b, y, 1, 1, 1); break;

@@ -1,5 +1,6 @@
-/* What the kernels share: vectors, bf16, threads. Functions take addresses and are called through
- * ctypes; nothing here knows Python or PyTorch, so that one binary serves all their versions. */
+/* What the kernels share: vectors, bf16, activations, threads, and what they are given. Functions
+ * take addresses and are called through ctypes; nothing here knows Python or PyTorch, so that one
+ * binary serves all their versions. */
 
 #ifndef ZOO_NATIVE_H
 #define ZOO_NATIVE_H
@@ -46,6 +47,17 @@ INLINE floats load(const void *from, int64_t n, const int bf16) {
     return bf16 ? load_bf16((const uint16_t *)from + n) : load_f32((const float *)from + n);
 }
 
+INLINE floats load_some(const void *from, int64_t n, int64_t count, const int bf16) { /* and zeros */
+    floats out = {0};
+    halves low = {0};
+    if (!bf16) {
+        memcpy(&out, (const float *)from + n, (size_t)count * sizeof(float));
+        return out;
+    }
+    memcpy(&low, (const uint16_t *)from + n, (size_t)count * sizeof(uint16_t));
+    return (floats)(__builtin_convertvector(low, words) << 16);
+}
+
 INLINE float total(floats x) { /* by halves, which stay in registers */
     eight low, high;
     memcpy(&low, &x, sizeof low);
@@ -70,10 +82,23 @@ INLINE halves rounded(floats x) { /* to bf16: the nearest, ties to even; NaN sta
     return __builtin_convertvector(((even & ~nan) | ((bits | 0x400000) & nan)) >> 16, halves);
 }
 
+INLINE void keep(void *to, int64_t n, floats x, int64_t count, const int bf16) { /* `count` of x */
+    halves low = rounded(x);
+    if (bf16)
+        memcpy((uint16_t *)to + n, &low, count == 16 ? 32 : 2 * (size_t)count);
+    else
+        memcpy((float *)to + n, &x, count == 16 ? 64 : 4 * (size_t)count);
+}
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE floats chosen(integers which, floats a, floats b) { /* a where all ones, b where zeros */
+    return (floats)(((integers)a & which) | ((integers)b & ~which));
+}
+
 /* e^x for x <= 88, to 2e-7 of it (Cephes' polynomial). */
 INLINE floats exponent(floats x) {
-    integers far = x < -87.0f; /* all ones where that is so */
-    x = (floats)(((integers)x & ~far) | ((integers)((floats){0} - 87.0f) & far));
+    x = chosen(x < -87.0f, (floats){0} - 87.0f, x);
     integers whole = __builtin_convertvector(x * 1.44269504f - 0.5f, integers); /* rounded */
     floats turns = __builtin_convertvector(whole, floats);
     floats rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
@@ -85,6 +110,78 @@ INLINE floats exponent(floats x) {
     y = y * rest * rest + rest + 1.0f;
     return (floats)((words)y + (words)(whole << 23));
 }
+
+enum { LINEAR, RELU, SILU, GELU_TANH, GELU };
+
+INLINE floats activated(floats x, int activation) {
+    const floats one = (floats){0} + 1;
+    floats inner = x, size = (floats)((integers)x & 0x7fffffff);
+    switch (activation) {
+    case LINEAR: return x;
+    case RELU: return (floats)((integers)x & ~(integers)(x < 0));
+    case GELU: { /* x / 2 (1 + erf(x / sqrt(2))), to 1e-7 (Abramowitz and Stegun 7.1.26) */
+        floats t = 1 / (1 + 0.3275911f * 0.70710678f * size);
+        floats tail = t * 1.061405429f - 1.453152027f;
+        tail = tail * t + 1.421413741f;
+        tail = tail * t - 0.284496736f;
+        tail = (tail * t + 0.254829592f) * t * exponent(-0.5f * x * x) * 0.5f;
+        return x * chosen(x < 0, tail, 1 - tail);
+    }
+    case GELU_TANH: inner = 1.5957691216f * (x + 0.044715f * x * x * x); /* 2 sqrt(2 / pi) */
+    }
+    /* x * sigmoid(inner), by what does not overflow */
+    floats power = exponent((floats)((integers)inner | (integers)((words){0} + 0x80000000u)));
+    return x * chosen(inner < 0, power, one) / (1 + power);
+}
+
+/* ------------------------------------------------------------------------- what functions are given
+ * Mirrored in calls.py. Steps are in numbers, from one row, head or token to the next. */
+
+typedef struct {          /* products.c: y = activation(x W^T + b) */
+    const void *x;        /* m i */
+    const void *w;        /* panels; of small products o i, row after row */
+    const float *scale;   /* o, of int8 numbers */
+    const void *bias;     /* o, or NULL */
+    void *y;              /* m o */
+    int64_t m, i, o;
+    int activation, threads;
+} Product;
+
+typedef struct {                    /* attend.c: y = softmax(q k^T * scale + bias) v */
+    const void *q;                  /* b h c, floats or bf16 */
+    const void *k, *v;              /* where a sequence's first key lies: offset[b], in numbers */
+    const float *bias;              /* h n, added to the scores; or NULL */
+    const int64_t *offset, *length; /* b */
+    void *y;                        /* b h c, without gaps */
+    int64_t q_row, q_head, head, token, bias_head;
+    int64_t b, h, g, c;
+    int64_t window;                 /* keys that are read, the last ones; 0: all */
+    float scale;
+    int q_bf16, k_bf16, threads;
+} Attention;
+
+typedef struct {                  /* rows.c: norms of rows */
+    const void *x;                /* m c */
+    const void *weight, *bias;    /* c; the bias or NULL */
+    void *y;                      /* m c */
+    int64_t m, c;
+    float eps;
+    int x_bf16, weight_bf16, threads;
+} Norm;
+
+enum { AXES = 4 };
+
+typedef struct {          /* maps.c: y = a and b, number by number */
+    const void *a, *b;
+    void *y;
+    const int64_t *turn;  /* how often `turn_step` is to be added to y; or NULL */
+    int64_t turn_step, size[AXES], a_step[AXES], b_step[AXES], y_step[AXES];
+    float factor;         /* of b; where there is none, of a */
+    int kind, activation, a_bf16, b_bf16, y_bf16;
+} Map;
+
+/* Returns 0, or 1 when there is no memory. */
+typedef int Call(const void *given);
 
 /* Does units from first to last - 1 of a job. */
 typedef void Span(const void *job, int64_t first, int64_t last);

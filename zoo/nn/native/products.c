@@ -37,8 +37,6 @@ typedef struct {
 /* Rows that so many are multiplied as: few kernels would be left to compile if each had its own. */
 #define PLACES(rows) ((rows) > MOST / 2 ? MOST : (rows))
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* ---------------------------------------------------------------------------------- how they lie */
 
 /* Rows in sixteens: a word of each of sixteen, then the next of each. */
@@ -78,24 +76,6 @@ static const void *turned(const void *x, int64_t m, int64_t words, int threads) 
 }
 
 /* ------------------------------------------------------------------------------- what they end in */
-
-/* A panel's sums of a row, to where they belong. */
-
-enum { LINEAR, RELU, SILU, GELU_TANH };
-
-INLINE floats activated(floats x, int activation) {
-    floats inner = x;
-    switch (activation) {
-    case LINEAR: return x;
-    case RELU: return (floats)((integers)x & ~(integers)(x < 0));
-    case GELU_TANH: inner = 1.5957691216f * (x + 0.044715f * x * x * x); /* 2 sqrt(2 / pi) */
-    }
-    /* x * sigmoid(inner), by what does not overflow */
-    integers negative = inner < 0;
-    floats power = exponent((floats)((integers)inner | (integers)((words){0} + 0x80000000u)));
-    floats over = (floats)(((integers)power & negative) | ((integers)((floats){0} + 1) & ~negative));
-    return x * over / (1 + power);
-}
 
 /* A panel's numbers, so many of them as there are; sixteen are one instruction. */
 INLINE void move(void *to, const void *from, int64_t count, const size_t size) {
@@ -452,15 +432,14 @@ static int done(Job job, Span *span, int turns, int threads) {
     return 0;
 }
 
-int linear_f32(const void *x, const void *w, const float *scale, const void *bias, void *y,
-               int64_t m, int64_t i, int64_t o, int activation, int threads) {
-    return done((Job){x, w, bias, NULL, scale, y, m, o, i, activation}, span_f32, 1, threads);
+static Job as_job(const Product *p, int64_t words) {
+    return (Job){p->x, p->w, p->bias, NULL, p->scale, p->y, p->m, p->o, words, p->activation};
 }
 
-int linear_bf16(const void *x, const void *w, const float *scale, const void *bias, void *y,
-                int64_t m, int64_t i, int64_t o, int activation, int threads) {
-    Job job = {x, w, bias, NULL, scale, y, m, o, i / 2, activation};
-    return done(job, for_bf16(m), !uses_tiles(m), threads);
+int linear_f32(const Product *p) { return done(as_job(p, p->i), span_f32, 1, p->threads); }
+
+int linear_bf16(const Product *p) {
+    return done(as_job(p, p->i / 2), for_bf16(p->m), !uses_tiles(p->m), p->threads);
 }
 
 /* Rows of x to numbers, each with its own scale. */
@@ -487,15 +466,43 @@ CLONES static void span_quantise(const void *data, int64_t first, int64_t last) 
 }
 
 /* x is quantised on the way: x (m i) is about numbers (m i) * scale (m). */
-int linear_int8(const float *x, const void *w, const float *w_scale, const void *bias, void *y,
-                int64_t m, int64_t i, int64_t o, int activation, int threads) {
-    float *scale = malloc((size_t)m * (sizeof(float) + (size_t)i));
+int linear_int8(const Product *p) {
+    float *scale = malloc((size_t)p->m * (sizeof(float) + (size_t)p->i));
     if (!scale) return 1;
-    void *numbers = scale + m;
-    Job job = {x, w, bias, scale, w_scale, numbers, m, o, i / 4, activation};
-    run(span_quantise, &job, m, m > MOST ? threads : 1);
-    job.x = numbers, job.y = y;
-    int failed = done(job, for_int8(m), !uses_tiles(m), threads);
+    Job job = as_job(p, p->i / 4);
+    job.x_scale = scale, job.y = scale + p->m;
+    run(span_quantise, &job, p->m, p->m > MOST ? p->threads : 1);
+    job.x = job.y, job.y = p->y;
+    int failed = done(job, for_int8(p->m), !uses_tiles(p->m), p->threads);
     free(scale);
     return failed;
 }
+
+/* ---------------------------------------------------------------------------------- small products */
+
+/* W (o i) as it is, which stays in the cache; any number of inputs. */
+INLINE void dots(const Product *p, const int bf16) {
+    int64_t whole = p->i / WIDE * WIDE, rest = p->i - whole;
+    for (int64_t r = 0; r < p->m; r++)
+        for (int64_t o = 0; o < p->o; o += WIDE) {
+            int64_t count = least(p->o - o, WIDE);
+            floats sums = {0};
+            for (int64_t k = 0; k < count; k++) {
+                int64_t x = r * p->i, w = (o + k) * p->i;
+                floats lanes = {0};
+                for (int64_t n = 0; n < whole; n += WIDE)
+                    lanes += load(p->x, x + n, bf16) * load(p->w, w + n, bf16);
+                if (rest)
+                    lanes += load_some(p->x, x + whole, rest, bf16) *
+                             load_some(p->w, w + whole, rest, bf16);
+                sums[k] = total(lanes);
+            }
+            if (p->bias) sums += load_some(p->bias, o, count, bf16);
+            keep(p->y, r * p->o + o, activated(sums, p->activation), count, bf16);
+        }
+}
+
+CLONES static void all_dots(const Product *p, const int bf16) { bf16 ? dots(p, 1) : dots(p, 0); }
+
+int small_f32(const Product *p) { return all_dots(p, 0), 0; }
+int small_bf16(const Product *p) { return all_dots(p, 1), 0; }

@@ -3,67 +3,73 @@
 
 #include "native.h"
 
-/* Root mean square norm: x / sqrt(mean(x^2) + eps) * weight, added up in fp32. PyTorch takes six
- * kernels, for bf16 nine. */
-
-typedef struct {
-    const void *x, *weight; /* m c; c */
-    void *y;                /* m c */
-    int64_t c;
-    float eps;
-    int x_bf16, weight_bf16;
-} Norm;
-
 INLINE float number(const void *from, int64_t n, const int bf16) {
     return bf16 ? widened(((const uint16_t *)from)[n]) : ((const float *)from)[n];
 }
 
-INLINE void rows(const Norm *norm, int64_t first, int64_t last, const int x_bf16,
+/* Norms: (x - mean) / sqrt(variance + eps) * weight + bias, or without a mean x / sqrt(mean(x^2) +
+ * eps) * weight, added up in fp32; PyTorch takes six kernels for that one, for bf16 nine. */
+
+/* Returns the sum of (x - mean)^power over a row. */
+INLINE float moment(const Norm *norm, int64_t at, float mean, const int power, const int bf16) {
+    int64_t whole = norm->c / 16 * 16, rest = norm->c - whole;
+    floats lanes = {0};
+    for (int64_t n = 0; n < whole; n += 16) {
+        floats part = load(norm->x, at + n, bf16) - mean;
+        lanes += power == 2 ? part * part : part;
+    }
+    float sum = total(lanes);
+    for (int64_t n = whole; n < whole + rest; n++) {
+        float part = number(norm->x, at + n, bf16) - mean;
+        sum += power == 2 ? part * part : part;
+    }
+    return sum;
+}
+
+INLINE void rows(const Norm *norm, int64_t first, int64_t last, const int centred, const int x_bf16,
                  const int weight_bf16) {
-    int64_t c = norm->c, whole = c / 16 * 16;
+    int64_t c = norm->c;
     for (int64_t at = first * c; at < last * c; at += c) {
-        floats lanes = {0};
-        float sum = 0;
-        for (int64_t n = 0; n < whole; n += 16) {
-            floats part = load(norm->x, at + n, x_bf16);
-            lanes += part * part;
-        }
-        for (int64_t n = whole; n < c; n++)
-            sum += number(norm->x, at + n, x_bf16) * number(norm->x, at + n, x_bf16);
-        float factor = 1 / sqrtf((sum + total(lanes)) / (float)c + norm->eps);
+        float mean = centred ? moment(norm, at, 0, 1, x_bf16) / (float)c : 0;
+        float factor = 1 / sqrtf(moment(norm, at, mean, 2, x_bf16) / (float)c + norm->eps);
         for (int64_t n = 0; n < c; n += 16) {
-            floats part = {0}, weight = {0};
-            if (n < whole) {
-                part = load(norm->x, at + n, x_bf16);
-                weight = load(norm->weight, n, weight_bf16);
-            } else
-                for (int64_t k = n; k < c; k++) {
-                    part[k - n] = number(norm->x, at + k, x_bf16);
-                    weight[k - n] = number(norm->weight, k, weight_bf16);
-                }
-            part *= factor * weight;
-            halves low = rounded(part);
-            size_t count = (size_t)(n < whole ? 16 : c - n);
-            if (x_bf16)
-                memcpy((uint16_t *)norm->y + at + n, &low, count == 16 ? 32 : 2 * count);
-            else
-                memcpy((float *)norm->y + at + n, &part, count == 16 ? 64 : 4 * count);
+            int64_t count = least(c - n, 16);
+            floats part, weight, bias = {0};
+            if (count == 16) {
+                part = load(norm->x, at + n, x_bf16), weight = load(norm->weight, n, weight_bf16);
+                if (norm->bias) bias = load(norm->bias, n, weight_bf16);
+            } else {
+                part = load_some(norm->x, at + n, count, x_bf16);
+                weight = load_some(norm->weight, n, count, weight_bf16);
+                if (norm->bias) bias = load_some(norm->bias, n, count, weight_bf16);
+            }
+            keep(norm->y, at + n, (part - mean) * (factor * weight) + bias, count, x_bf16);
         }
     }
 }
 
-CLONES static void span_norm(const void *job, int64_t first, int64_t last) {
-    const Norm *norm = job;
-    if (norm->x_bf16)
-        norm->weight_bf16 ? rows(norm, first, last, 1, 1) : rows(norm, first, last, 1, 0);
-    else
-        norm->weight_bf16 ? rows(norm, first, last, 0, 1) : rows(norm, first, last, 0, 0);
+#define SPAN_NORM(name, centred)                                                                   \
+    CLONES static void name(const void *data, int64_t first, int64_t last) {                       \
+        const Norm *norm = data;                                                                   \
+        if (norm->x_bf16)                                                                          \
+            norm->weight_bf16 ? rows(norm, first, last, centred, 1, 1)                             \
+                              : rows(norm, first, last, centred, 1, 0);                            \
+        else                                                                                       \
+            norm->weight_bf16 ? rows(norm, first, last, centred, 0, 1)                             \
+                              : rows(norm, first, last, centred, 0, 0);                            \
+    }
+
+SPAN_NORM(span_rms_norm, 0)
+SPAN_NORM(span_layer_norm, 1)
+
+int rms_norm(const Norm *norm) {
+    run(span_rms_norm, norm, norm->m, norm->threads);
+    return 0;
 }
 
-void rms_norm(const void *x, const void *weight, void *y, int64_t m, int64_t c, float eps,
-              int x_bf16, int weight_bf16, int threads) {
-    Norm norm = {x, weight, y, c, eps, x_bf16, weight_bf16};
-    run(span_norm, &norm, m, threads);
+int layer_norm(const Norm *norm) {
+    run(span_layer_norm, norm, norm->m, norm->threads);
+    return 0;
 }
 
 /* The place of the first of the largest numbers of each row; of the first NaN if there is one. */
