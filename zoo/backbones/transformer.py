@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
+from zoo.nn import replay
 from zoo.nn.attention import Context, Record
 from zoo.nn.cache import Cache
 from zoo.nn.forms import MANY, prepare
@@ -44,6 +45,7 @@ class Transformer(nn.Module):
         self.config = config
         self.grid, self.prefix = grid, prefix
         self.reads = [0, 0]  # batches of few and of many rows, until weights are laid out for them
+        self.plays: bool | None = None  # whether steps can be played (zoo.nn.replay), once known
         own = config.embedding_dropout
         self.embedding_dropout = config.dropout if own is None else own
         heads, _, head_dim = config.attention.shape(config.width)
@@ -114,6 +116,12 @@ class Transformer(nn.Module):
             x = F.dropout(x, self.embedding_dropout)
         if record is not None and -1 in record.layers:
             record.hidden[-1] = x
+        if cache is not None and x.shape[1] == 1:
+            return replay.step(self, self._blocks, x, context)
+        return self._blocks(x, context)
+
+    def _blocks(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
+        record = context.record
         layer: Any
         for layer in self.layers:
             if self.config.checkpoint and self.training:
@@ -122,7 +130,9 @@ class Transformer(nn.Module):
                 x = layer(x, context)
             if record is not None and layer.index in record.layers:
                 record.hidden[layer.index] = x
-        return self.final_norm(x, *told) if self.config.final_norm else x
+        if not self.config.final_norm:
+            return x
+        return self.final_norm(x, context.condition) if self.outer_adaptive else self.final_norm(x)
 
     def _count(self, rows: int, cache: Cache | None) -> None:
         """Lays the weights out for products of many rows (zoo.nn.forms) when the first batch of so

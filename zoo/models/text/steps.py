@@ -120,7 +120,8 @@ class Seq2SeqSteps(Steps):
         self.model, self.device = model, next(model.parameters()).device
         self.cache = cache if cache is not None else DynamicCache()
         self.memory: Tensor | None = model.encode(source, source_mask) if memory is None else memory
-        self.source_mask = source_mask
+        padded = source_mask is not None and not bool(source_mask.all())
+        self.source_mask = source_mask if padded else None
         self.rows = 0  # that the decoder is prepared for
 
     def step(self, tokens: Tensor, every: bool = False) -> Tensor:

@@ -1,0 +1,326 @@
+"""Steps that are played against steps that are called; and all that must not be played on."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from tests.generation.conftest import FAMILIES, make
+from tests.generation.test_speculative import seq2seq
+from zoo.models.text.steps import Seq2SeqSteps
+from zoo.nn import native, replay
+from zoo.nn.attention import Record
+from zoo.nn.cache import DynamicCache, Int8Cache, SlidingCache, StaticCache
+from zoo.nn.forms import freeze, prepare
+
+pytestmark = pytest.mark.skipif(
+    native.library() is None, reason="no C compiler was found when zoo was installed"
+)
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
+
+
+class Steps:
+    """One token after the other through a model, beside a twin that plays none."""
+
+    def __init__(self, model, twin, cache=DynamicCache, rows=1):
+        self.models, self.rows = (model, twin), rows
+        twin.backbone.plays = False
+        self.caches = tuple(cache() for _ in range(2))
+        self.run(torch.tensor([PROMPT] * rows))
+
+    def run(self, tokens, mask=None):
+        found, exact = (
+            model(tokens, mask, cache=cache).logits
+            for model, cache in zip(self.models, self.caches, strict=True)
+        )
+        bound = 1e-5 if found.dtype == torch.float32 else 3e-2
+        assert (found - exact).abs().max() <= bound * exact.abs().max()
+        for ours, theirs in zip(*(cache.buffers.values() for cache in self.caches), strict=True):
+            n = self.caches[0].length
+            for mine, other in zip(ours, theirs, strict=True):
+                gap = (mine[:, :, :n] - other[:, :, :n]).abs().max()
+                assert gap <= bound * other[:, :, :n].abs().max()
+        assert self.caches[0].length == self.caches[1].length
+
+    def go(self, count, **given):
+        for index in range(count):
+            self.run(torch.tensor([[7 + index % 5]] * self.rows), **given)
+        return self
+
+
+def plays(model):
+    """Returns whether the last kind of step is played now, proven."""
+    *_, last = replay.known.by_stack[model.backbone].values()
+    return model.backbone.plays is True and last.tape is not None
+
+
+def pair(family="gpt", **size):
+    return make(family, **size), make(family, **size)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family, rows):
+    model, twin = pair(family)
+    Steps(model, twin, rows=rows).go(70)  # the cache grows on the way
+    assert plays(model)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("form", ["bf16", "int8", "fp32"])
+def test_forms(form):
+    models = pair("llama", width=128)
+    for model in models:
+        if form == "bf16":
+            freeze(model.bfloat16(), "packed")
+        if form == "int8":
+            freeze(model, "int8")
+        prepare(model, 1)
+    Steps(*models).go(9)
+    assert plays(models[0])
+
+
+@torch.inference_mode()
+def test_memories_of_any_length():
+    model, twin = (seq2seq() for _ in range(2))
+    twin.decoder.plays = False
+    for length in (5, 19, 5):
+        source = torch.randint(37, (1, length), generator=torch.Generator().manual_seed(length))
+        ours, theirs = (Seq2SeqSteps(m, source, torch.ones_like(source)) for m in (model, twin))
+        for token in range(20, 30):
+            found, exact = (steps.step(torch.tensor([[token]])) for steps in (ours, theirs))
+            torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+    *_, last = replay.known.by_stack[model.decoder].values()
+    assert model.decoder.plays and last.tape is not None
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("cache", [StaticCache, SlidingCache, Int8Cache])
+def test_caches_of_every_kind(cache):
+    arguments = {StaticCache: (90,), SlidingCache: (12,), Int8Cache: ()}[cache]
+    model = make("window")
+    ours, theirs = cache(*arguments), cache(*arguments)
+    for tokens in (PROMPT, *([7 + i % 5] for i in range(40))):
+        given = torch.tensor([tokens])
+        model.backbone.plays = None if cache is StaticCache else model.backbone.plays
+        found = model(given, cache=ours).logits
+        model.backbone.plays = False
+        assert torch.allclose(found, model(given, cache=theirs).logits, atol=1e-5)
+        model.backbone.plays = None
+    known = replay.known.by_stack.get(model.backbone, {})
+    assert (cache is StaticCache) == any(one.tape is not None for one in known.values())
+
+
+# -- what changes ----------------------------------------------------------------------------------
+
+
+def _in_place(model):
+    model.backbone.layers[0].attention.qkv.weight.mul_(1.1)
+
+
+def _norm(model):
+    model.backbone.layers[1].feedforward_norm.weight.add_(0.3)
+
+
+def _another_part(model):
+    layer = model.backbone.layers[0]
+    layer.feedforward = nn.Sequential(layer.feedforward, nn.Softmax(-1))
+
+
+def _another_parameter(model):
+    norm = model.backbone.layers[1].attention_norm
+    norm.weight = nn.Parameter(2 * norm.weight)
+
+
+def _moved(model):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone() * 1.1
+
+
+def _cast(model):
+    model.double().float()
+
+
+def _frozen(model):
+    freeze(model.bfloat16().float(), "int8")
+
+
+def _hooked(model):
+    model.backbone.layers[1].register_forward_hook(lambda module, given, y: 0.5 * y)
+
+
+def _threads(model):
+    torch.set_num_threads(1 + torch.get_num_threads())
+
+
+CHANGES = (_in_place, _norm, _another_part, _another_parameter, _moved, _cast, _frozen, _hooked)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [*CHANGES, _threads])
+def test_a_model_that_was_changed_is_not_played_as_it_was(change):
+    before = torch.get_num_threads()
+    models = pair("llama", width=512)  # large enough for copies of its weights
+    try:
+        for model in models:
+            prepare(model, 1)
+        steps = Steps(*models).go(8)
+        assert plays(models[0])
+        for model in models:
+            change(model)
+        steps.go(4)
+        for model in models:  # copies of weights that have changed serve no more
+            prepare(model, 1)
+        steps.go(8)
+        same = change not in (_another_part, _hooked)  # which a tape cannot hold
+        assert plays(models[0]) == same
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def test_a_hook_is_called_at_every_step():
+    models, seen = pair(), []
+    steps = Steps(*models).go(5)
+    hook = models[0].backbone.layers[0].register_forward_hook(lambda *given: seen.append(1))
+    steps.go(4)
+    assert len(seen) == 4
+    hook.remove()
+    steps.go(4)
+    assert plays(models[0]) and len(seen) == 4
+
+
+@torch.inference_mode()
+def test_a_cache_is_rewound_forked_and_selected_on_the_way():
+    models = pair("gqa")
+    steps = Steps(*models, rows=3).go(6)
+    for cache in steps.caches:
+        cache.rewind(9)
+    steps.go(3)
+    steps.caches = tuple(cache.fork() for cache in steps.caches)
+    steps.go(3)
+    for cache in steps.caches:
+        cache.select(torch.tensor([2, 0, 0]))
+    steps.go(3)
+    assert plays(models[0])
+    for cache in steps.caches:
+        cache.select(torch.tensor([1]))
+    steps.rows = 1
+    steps.go(4)
+    for cache in steps.caches:
+        cache.free()
+    steps.run(torch.tensor([PROMPT]))
+    steps.go(4)
+
+
+@torch.inference_mode()
+def test_several_texts_take_turns():
+    models = pair("llama")
+    texts = [Steps(*models) for _ in range(3)]
+    for _ in range(6):
+        for steps in texts:
+            steps.go(2)
+    assert plays(models[0])
+
+
+def test_threads_do_not_share_what_lies_between_calls():
+    models, failed = pair("llama", width=64), []
+    with torch.inference_mode():
+        Steps(*models).go(5)
+
+    def work():
+        try:
+            with torch.inference_mode():
+                Steps(*models).go(40)
+        except Exception as error:
+            failed.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failed
+
+
+def test_modes_change():
+    models = pair()
+    with torch.inference_mode():
+        Steps(*models).go(5)
+    with torch.no_grad():
+        Steps(*models).go(5)
+        assert plays(models[0])
+    grown = Steps(*models).go(2)  # with gradients nothing is played
+    assert grown.caches[0].buffers[0][0].requires_grad
+
+
+@torch.inference_mode()
+def test_padding_and_records_are_not_played():
+    models = pair()
+    steps = Steps(*models, rows=2).go(5)
+    for cache in steps.caches:
+        cache.rewind(len(PROMPT))
+    mask = torch.ones(2, len(PROMPT) + 1, dtype=torch.long)
+    mask[1, :3] = 0
+    steps.run(torch.tensor([[7]] * 2), mask)
+    steps = Steps(*models).go(4)
+    record = Record(attention=True)
+    models[0](torch.tensor([[7]] * 1), cache=steps.caches[0], record=record)
+    assert sorted(record.weights) == [0, 1]
+
+
+# -- what was not foreseen -------------------------------------------------------------------------
+
+
+class Counting(nn.Module):
+    """A part that does another thing at each step, which no tensor tells."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x) * (1 + self.calls % 7)
+
+
+@torch.inference_mode()
+def test_a_part_that_counts_is_found_out():
+    model = make("gpt")
+    layer = model.backbone.layers[0]
+    layer.feedforward = Counting(layer.feedforward)
+    cache = DynamicCache()
+    model(torch.tensor([PROMPT]), cache=cache)
+    with pytest.warns(UserWarning, match="is off by .* so that this model plays none"):
+        for _ in range(4):
+            model(torch.tensor([[7]]), cache=cache)
+    assert model.backbone.plays is False
+    calls = layer.feedforward.calls
+    model(torch.tensor([[7]]), cache=cache)
+    assert layer.feedforward.calls == calls + 1
+
+
+@torch.inference_mode()
+def test_what_cannot_be_noted_leaves_nothing_behind():
+    models = pair()
+    for model in models:
+        _another_part(model)
+    steps = Steps(*models).go(6)
+    (known,) = replay.known.by_stack[models[0].backbone].values()
+    assert known.tape is None and "softmax" in known.reason
+    assert steps.caches[0].length == len(PROMPT) + 6
+
+
+@torch.inference_mode()
+def test_tapes_go_with_their_model():
+    model, twin = pair()
+    Steps(model, twin).go(5)
+    assert plays(model)
+    gone = weakref.ref(model.backbone)
+    del model
+    gc.collect()
+    assert gone() is None

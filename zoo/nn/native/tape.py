@@ -1,0 +1,401 @@
+"""What a piece of a model does with one token, noted once and played in one call from then on: a
+graph, as CUDA has them, for a CPU.
+
+While a `Recording` is on, the parts of the model run as they always do, but nothing is calculated:
+kernels of zoo.nn.native are noted with the addresses that they were given, so are those of
+PyTorch's operators that have an equivalent there, and views need none. Whatever else a part does to
+numbers raises `Unknown`, and the model goes on as before. So a part need not know of tapes, and one
+that nobody here has seen is either noted right or not at all.
+
+From step to step the input changes, which is copied to where the tape reads it; the number of keys,
+with the place of the new ones; the bias on the scores; and where keys and values are, of the tokens
+before and of a memory.
+"""
+
+# b batch, h heads, g key heads, n keys, s keys that there is room for, c channels of a head
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zoo.nn import native
+from zoo.nn.native.calls import AXES, Attention, Map, Product, library, state
+
+__all__ = ["Recording", "Tape", "Unknown"]
+
+aten = torch.ops.aten
+ADD, MULTIPLY = 0, 1
+ALLOCATES = {
+    aten.empty.memory_format,
+    aten.new_empty.default,
+    aten.empty_like.default,
+    aten.empty_strided.default,
+}
+
+
+class Unknown(Exception):
+    """Something that no tape can hold."""
+
+
+class Entry(ctypes.Structure):
+    _fields_ = [("call", ctypes.c_void_p), ("given", ctypes.c_void_p)]
+
+
+Pairs = Mapping[int, tuple[Tensor, Tensor]]  # layer -> keys and values, b g s c
+
+
+class Recording(TorchDispatchMode):
+    """Notes what is done inside `with`. Tensors that may be read are those that are made here, and
+    `known` ones; of `grown` keys and values `start` tokens are filled and one more is written;
+    `kept` ones are read whole."""
+
+    def __init__(
+        self,
+        known: Iterable[Tensor],
+        grown: Pairs,
+        kept: Pairs,
+        start: int,
+        bias: Tensor | None = None,  # 1 h 1 n
+    ) -> None:
+        super().__init__()
+        self.found: Any = library()
+        self.outer: list[Any] = []  # what was on before
+        self.calls: list[tuple[Any, ctypes.Structure]] = []
+        self.made: list[Tensor] = []  # whose addresses the calls hold
+        self.known = {_place(x): x for x in known}
+        self.fixed: dict[int, Tensor] = {}  # those that are read
+        self.inner: set[int] = set()  # places of what is made here
+        self.grown, self.kept, self.start, self.bias = grown, kept, start, bias
+        # place -> (of grown ones, layer, keys or values)
+        self.pairs = {
+            _place(x): (grows, layer, index)
+            for grows, pairs in ((True, grown), (False, kept))
+            for layer, pair in pairs.items()
+            for index, x in enumerate(pair)
+        }
+        self.turn = (ctypes.c_int64 * 1)(start)
+        # what changes with the step or the cache
+        self.writers: list[tuple[Map, int, int]] = []  # layer, keys or values
+        self.readers: list[tuple[Attention, bool, int]] = []  # of grown ones, layer
+        self.biased: list[Attention] = []
+
+    def __enter__(self) -> Recording:
+        self.outer.append(state.recording)
+        state.recording = self
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        state.recording = self.outer.pop()
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in NOTED:
+            return NOTED[func](self, *args, **kwargs)
+        if func in ALLOCATES:
+            return self.own(func(*args, **kwargs))
+        if func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
+        if func.is_view:
+            return func(*args, **kwargs)
+        raise Unknown(f"{func} has no equivalent in C.")
+
+    def own(self, x: Tensor) -> Tensor:
+        """Takes in a tensor that was made here."""
+        self.made.append(x)
+        self.inner.add(_place(x))
+        return x
+
+    def _reads(self, places: Iterable[int]) -> None:
+        """Raises Unknown for what the next step may not find where it is."""
+        for place in places:
+            if place in self.known:
+                self.fixed[place] = self.known[place]
+            elif place not in self.inner:
+                raise Unknown("A tensor is read that the next step may not find there.")
+
+    def note(self, call: Any, given: ctypes.Structure, reads: Sequence[Tensor], y: Tensor) -> None:
+        """Notes a call that reads tensors and writes y."""
+        places = [_place(x) for x in reads]
+        if isinstance(given, Attention):
+            places = self._keys(given, reads, places)
+        self._reads(places)
+        if _place(y) not in self.inner:
+            raise Unknown("A tensor is written to that was not made here.")
+        self.calls.append((call, given))
+
+    def _keys(self, given: Attention, reads: Sequence[Tensor], places: list[int]) -> list[int]:
+        """Has attention find keys, values and bias where they will be; returns the places that this
+        does not explain."""
+        q, k, v, *bias = places
+        rest, whole = [q], reads[1].shape[2]
+        if k in self.pairs and v in self.pairs:
+            grows, layer, _ = self.pairs[k]
+            pair = (self.grown if grows else self.kept)[layer]
+            asked = zip(reads[1:3], pair, strict=True)
+            if any(x.data_ptr() != held.data_ptr() for x, held in asked) or whole != (
+                self.start + 1 if grows else pair[0].shape[2]
+            ):
+                raise Unknown("Only a part of the keys is read.")
+            self.readers.append((given, grows, layer))
+        else:
+            rest += [k, v]
+        if bias and self.bias is not None and given.bias == self.bias.data_ptr():
+            self.biased.append(given)
+        else:
+            rest += bias
+        return rest
+
+    def map(
+        self,
+        kind: int,
+        a: Tensor,
+        b: Tensor | None = None,
+        factor: float = 1.0,
+        activation: str = "linear",
+        dtype: torch.dtype | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Notes numbers made of those of a and b, one by one; returns where they will be."""
+        tensors = [x for x in (a, b) if x is not None]
+        shape = torch.broadcast_shapes(*(x.shape for x in tensors))
+        kinds = dtype or (a.dtype if b is None else torch.result_type(a, b))
+        y = self.own(torch.empty(shape, dtype=kinds)) if out is None else out
+        everything = [*tensors, y]
+        if any(x.dtype not in native.FLOATS or x.device.type != "cpu" for x in everything):
+            raise Unknown("Numbers are neither fp32 nor bf16, or not a CPU's.")
+        if len(shape) > AXES:
+            raise Unknown(f"A tensor of {len(shape)} axes.")
+        if y.shape != shape:
+            raise Unknown("A tensor is spread over a larger one that it is written to.")
+        given = Map(a=a.data_ptr(), y=y.data_ptr(), factor=factor, kind=kind)
+        given.size[:] = [1] * (AXES - len(shape)) + list(shape)
+        given.a_step[:], given.a_bf16 = _steps(a, shape), a.dtype == torch.bfloat16
+        given.y_step[:], given.y_bf16 = _steps(y, shape), y.dtype == torch.bfloat16
+        given.activation = native.FUSED[activation]
+        if b is not None:
+            given.b, given.b_bf16 = b.data_ptr(), b.dtype == torch.bfloat16
+            given.b_step[:] = _steps(b, shape)
+        if not shape or (given.y_step[AXES - 1] == 0 and shape[-1] > 1):
+            raise Unknown("Numbers are written to that do not lie side by side.")
+        if _place(y) in self.pairs:
+            self._reads(map(_place, tensors))
+            self._turn(given, y)
+            self.calls.append((self.found.map, given))
+        else:
+            self.note(self.found.map, given, tensors, y)
+        return y
+
+    def _turn(self, given: Map, y: Tensor) -> None:
+        """Has new keys or values written to their own place at each step."""
+        grows, layer, index = self.pairs[_place(y)]
+        held = (self.grown if grows else self.kept)[layer][index]
+        step = held.stride(2)
+        place = held.data_ptr() + self.start * step * held.element_size()
+        if not grows or y.data_ptr() != place or y.shape[2] != 1 or len(y.shape) != AXES:
+            raise Unknown("More than the next place of the cache is written to.")
+        given.y, given.turn = held.data_ptr(), ctypes.addressof(self.turn)
+        given.turn_step = step
+        self.writers.append((given, layer, index))
+
+
+class Tape:
+    """What was noted, to be played."""
+
+    def __init__(self, noted: Recording, inputs: Sequence[Tensor], y: Tensor) -> None:
+        self.noted, self.inputs, self.y = noted, list(inputs), y
+        entries: list[Any] = [
+            (ctypes.cast(call, ctypes.c_void_p).value, ctypes.addressof(given))
+            for call, given in noted.calls
+        ]
+        self.entries = (Entry * len(entries))(*entries)
+        self.address = ctypes.addressof(self.entries)
+        self.lengths = (ctypes.c_int64 * len(y))()  # of grown keys
+        self.fixed = [*noted.fixed.values()]
+        self.where = [x.data_ptr() for x in self.fixed]
+        self.bound: list[Any] = []  # the keys and values that it reads now
+        self.places: list[Any] = []  # where and how many they are
+
+    @property
+    def stands(self) -> bool:
+        """Whether what it reads beside its inputs is where it was."""
+        return [x.data_ptr() for x in self.fixed] == self.where
+
+    def fits(self, grown: Pairs, kept: Pairs) -> bool:
+        """Returns whether it can read these keys and values: in the numbers it was made for, each
+        token's side by side."""
+        pairs = {True: grown, False: kept}
+        for call, grows, layer in self.noted.readers:
+            k, v = pairs[grows].get(layer, (None, None))
+            if k is None or v is None or k.shape[:2] != (call.b, call.g):
+                return False
+            if k.stride() != v.stride() or k.shape[3] != call.c or k.stride(3) != 1:
+                return False
+            if (k.dtype == torch.bfloat16) != call.k_bf16 or k.dtype != v.dtype:
+                return False
+        return True
+
+    def bind(self, grown: Pairs, kept: Pairs) -> None:
+        """Has it read other keys and values, which fit."""
+        pairs, self.places = {True: grown, False: kept}, []
+        for write, layer, index in self.noted.writers:
+            buffer = grown[layer][index]
+            write.y, write.turn_step = buffer.data_ptr(), buffer.stride(2)
+            write.y_step[:] = [*buffer.stride()[:2], 0, buffer.stride(3)]
+        for call, grows, layer in self.noted.readers:
+            k, v = pairs[grows][layer]
+            row, head, token, _ = k.stride()
+            places = native.Places(range(call.b), [k.shape[2]] * call.b)
+            offsets, lengths = places.offsets(row), self.lengths if grows else places.lengths
+            call.k, call.v, call.head, call.token = k.data_ptr(), v.data_ptr(), head, token
+            call.offset, call.length = ctypes.addressof(offsets), ctypes.addressof(lengths)
+            self.places.append((offsets, lengths))
+        self.bound = [*grown.values(), *kept.values()]
+
+    def __call__(
+        self, inputs: Sequence[Tensor], grown: Pairs, kept: Pairs, start: int, bias: Tensor | None
+    ) -> Tensor:
+        """Returns what the piece gives for other inputs of the same shapes, where `start` tokens
+        came before; raises MemoryError."""
+        if not _same(self.bound, [*grown.values(), *kept.values()]):
+            self.bind(grown, kept)
+        for held, given in zip(self.inputs, inputs, strict=True):
+            held.copy_(given)
+        noted = self.noted
+        noted.turn[0] = start
+        self.lengths[:] = [start + 1] * len(self.lengths)
+        if bias is not None:
+            address, step = bias.data_ptr(), bias.stride(1)
+            for attention in noted.biased:
+                attention.bias, attention.bias_head = address, step
+        count = len(self.entries)
+        if noted.found.play(self.address, count) < count:
+            raise MemoryError("No memory for a step's products.")
+        return self.y.clone()
+
+
+def _same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
+
+
+def _place(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
+
+
+def _steps(x: Tensor, shape: Sequence[int]) -> list[int]:
+    """Returns the steps of a tensor that is spread to a shape of AXES axes or less."""
+    steps = [0] * (AXES - len(shape)) + list(x.expand(shape).stride())
+    if shape and shape[-1] == 1:
+        steps[-1] = 0
+    if steps[-1] not in (0, 1):
+        raise Unknown("Numbers of the last axis do not lie side by side.")
+    return steps
+
+
+# -- PyTorch's operators ---------------------------------------------------------------------------
+
+
+def _add(tape: Recording, a: Tensor, b: Any, alpha: float = 1, out: Tensor | None = None) -> Tensor:
+    if not isinstance(b, Tensor):
+        raise Unknown("A number is added.")
+    return tape.map(ADD, a, b, factor=alpha, out=out)
+
+
+def _multiply(tape: Recording, a: Tensor, b: Any, out: Tensor | None = None) -> Tensor:
+    if isinstance(b, Tensor):
+        return tape.map(MULTIPLY, a, b, out=out)
+    return tape.map(ADD, a, factor=b, out=out)
+
+
+def _copy(tape: Recording, x: Tensor, dtype: torch.dtype | None = None, **other: Any) -> Tensor:
+    if any(other.get(key) is not None for key in ("layout", "device", "pin_memory")):
+        raise Unknown("A tensor goes to another device.")
+    return tape.map(ADD, x, dtype=dtype)
+
+
+def _joined(tape: Recording, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    shape = list(tensors[0].shape)
+    shape[dim] = sum(x.shape[dim] for x in tensors)
+    y, start = tape.own(torch.empty(shape, dtype=tensors[0].dtype)), 0
+    for x in tensors:
+        tape.map(ADD, x, out=y.narrow(dim, start, x.shape[dim]))
+        start += x.shape[dim]
+    return y
+
+
+def _activated(name: str, in_place: bool = False) -> Callable[..., Tensor]:
+    def noted(tape: Recording, x: Tensor, *, approximate: str = "none") -> Tensor:
+        kind = "gelu_tanh" if approximate == "tanh" else name
+        return tape.map(ADD, x, activation=kind, out=x if in_place else None)
+
+    return noted
+
+
+def _layer_norm(tape: Recording, x: Tensor, shape: Any, weight: Any = None, bias: Any = None,
+                eps: float = 1e-5, *_: Any) -> Tensor:  # fmt: skip
+    kinds = {weight.dtype} | ({bias.dtype} if bias is not None else set())
+    if len(shape) != 1 or len(kinds) != 1 or {x.dtype, *kinds} - set(native.FLOATS):
+        raise Unknown("A norm of a kind that is not known.")
+    with tape:
+        return native.layer_norm(x, weight, bias, eps)
+
+
+def _product(tape: Recording, bias: Tensor | None, x: Tensor, turned: Tensor, *, beta: float = 1,
+             alpha: float = 1) -> Tensor:  # fmt: skip
+    weight = turned.t()  # o i
+    plain = x.is_contiguous() and weight.is_contiguous() and beta == alpha == 1
+    if not plain or weight.numel() >= native.WORTH_IT or x.dtype not in native.FLOATS:
+        raise Unknown("A product that is PyTorch's.")
+    if weight.dtype != x.dtype or (bias is not None and not _goes_with(bias, weight)):
+        raise Unknown("A product of several types.")
+    y = tape.own(torch.empty(len(x), len(weight), dtype=x.dtype))
+    given = Product(
+        x=x.data_ptr(),
+        w=weight.data_ptr(),
+        bias=None if bias is None else bias.data_ptr(),
+        y=y.data_ptr(),
+        m=len(x),
+        i=x.shape[1],
+        o=len(weight),
+    )
+    call = tape.found.small_bf16 if x.dtype == torch.bfloat16 else tape.found.small_f32
+    tape.note(call, given, [x, weight] if bias is None else [x, weight, bias], y)
+    return y
+
+
+def _goes_with(bias: Tensor, weight: Tensor) -> bool:
+    return bias.dtype == weight.dtype and bias.shape == weight.shape[:1] and bias.is_contiguous()
+
+
+NOTED: dict[Any, Callable[..., Any]] = {
+    aten.add.Tensor: _add,
+    aten.add_.Tensor: lambda tape, a, b, alpha=1: _add(tape, a, b, alpha, a),
+    aten.mul.Tensor: _multiply,
+    aten.mul_.Tensor: lambda tape, a, b: _multiply(tape, a, b, a),
+    aten.neg.default: lambda tape, x: tape.map(ADD, x, factor=-1.0),
+    aten.clone.default: lambda tape, x, **_: tape.map(ADD, x),
+    aten._to_copy.default: _copy,
+    aten.copy_.default: lambda tape, y, x, blocking=False: tape.map(ADD, x, out=y),
+    aten.cat.default: _joined,
+    aten._unsafe_view.default: lambda tape, x, size: x.view(size),
+    aten.layer_norm.default: _layer_norm,
+    aten.native_layer_norm.default: lambda tape, *given: (
+        _layer_norm(tape, *given), torch.empty(0), torch.empty(0),
+    ),
+    aten.addmm.default: _product,
+    aten.mm.default: lambda tape, x, turned: _product(tape, None, x, turned),
+    aten.relu.default: _activated("relu"),
+    aten.relu_.default: _activated("relu", True),
+    aten.silu.default: _activated("silu"),
+    aten.silu_.default: _activated("silu", True),
+    aten.gelu.default: _activated("gelu"),
+    aten.gelu_.default: _activated("gelu", True),
+}  # fmt: skip
