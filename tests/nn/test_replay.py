@@ -7,14 +7,17 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.generation.conftest import FAMILIES, make
+from tests.generation.test_equal import pool
 from tests.generation.test_speculative import seq2seq
-from zoo.models.text.steps import Seq2SeqSteps
+from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
 from zoo.nn import native, replay
 from zoo.nn.attention import Record
 from zoo.nn.cache import DynamicCache, Int8Cache, SlidingCache, StaticCache
 from zoo.nn.forms import freeze, prepare
+from zoo.nn.paged import PagedCache, Sequence
 
 pytestmark = pytest.mark.skipif(
     native.library() is None, reason="no C compiler was found when zoo was installed"
@@ -113,6 +116,35 @@ def test_caches_of_every_kind(cache):
         model.backbone.plays = None
     known = replay.known.by_stack.get(model.backbone, {})
     assert (cache is StaticCache) == any(one.tape is not None for one in known.values())
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sequences_of_a_pool_join_and_leave(family):
+    model, twin = pair(family)
+    twin.backbone.plays = False
+    pools = [pool(one) for one in (model, twin)]
+    caches = [PagedCache(one, []) for one in pools]
+    sequences = [[Sequence(one) for one in pools] for _ in range(4)]
+    for both in sequences[1:]:  # pages of the first are taken as it grows, among those of others
+        for sequence in both:
+            sequence.reserve(80)
+    texts = [PROMPT[: 2 + 2 * i] for i in range(4)]
+    for present, steps in [((0, 1), 5), ((0, 1, 2), 20), ((3, 1), 30), ((3,), 4)]:
+        for which, cache in enumerate(caches):
+            cache.sequences = [sequences[i][which] for i in present]
+        new = [texts[i] if sequences[i][0].length == 0 else [5] for i in present]
+        for step in range(steps):
+            found, exact = (
+                CausalSteps(one, cache=cache).read(new)
+                if any(len(text) > 1 for text in new)
+                else CausalSteps(one, cache=cache).step(torch.tensor(new))
+                for one, cache in zip((model, twin), caches, strict=True)
+            )
+            assert (found - exact).abs().max() <= 1e-5 * exact.abs().max()
+            new = [[step % 9 + row] for row in range(len(present))]
+    looks_back = family in ("bloom", "t5-bias")  # whose bias is of all sequences together
+    assert looks_back or plays(model)
 
 
 # -- what changes ----------------------------------------------------------------------------------
@@ -313,6 +345,33 @@ def test_what_cannot_be_noted_leaves_nothing_behind():
     (known,) = replay.known.by_stack[models[0].backbone].values()
     assert known.tape is None and "softmax" in known.reason
     assert steps.caches[0].length == len(PROMPT) + 6
+
+
+@torch.inference_mode()
+def test_who_counts_operators_sees_all_of_them():
+    models = pair()
+    steps = Steps(*models).go(5)
+    counts = []
+    for _ in range(2):
+        with FlopCounterMode(display=False) as counter:
+            steps.go(1)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+    with FlopCounterMode(display=False) as counter:
+        models[1](torch.tensor([[7]]), cache=steps.caches[1])
+    assert 2 * counter.get_total_flops() == counts[0]
+
+
+@torch.inference_mode()
+def test_caches_do_not_stay_with_the_tape():
+    models = pair()
+    steps = Steps(*models).go(5)
+    assert plays(models[0])
+    gone = weakref.ref(steps.caches[0].buffers[1][0])
+    del steps
+    gc.collect()
+    assert gone() is None
+    Steps(*models).go(5)
 
 
 @torch.inference_mode()

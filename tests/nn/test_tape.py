@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from zoo.nn import native
 from zoo.nn.native import calls
-from zoo.nn.native.tape import Recording, Tape, Unknown
+from zoo.nn.native.tape import Keys, Recording, Tape, Unknown
 
 pytestmark = pytest.mark.skipif(
     native.library() is None, reason="no C compiler was found when zoo was installed"
@@ -61,13 +61,13 @@ def test_what_is_noted_gives_pytorch_s_numbers(name, dtype, mode):
     with mode():
         held = random(2, 3, 24, seed=3, dtype=dtype)
         before = held.clone()
-        with Recording([held, *table.values()], {}, {}, 0) as noted:
+        with Recording([held, *table.values()], Keys({}, {}, 0)) as noted:
             y = what(held, table)
         assert torch.equal(held, before)
         tape = Tape(noted, [held], y)
         for seed in (3, 4):
             x = random(2, 3, 24, seed=seed, dtype=dtype)
-            found, exact = tape([x], {}, {}, 0, None), what(x.clone(), table)
+            found, exact = tape([x], Keys({}, {}, 0), None), what(x.clone(), table)
             assert found.dtype == exact.dtype and found.shape == exact.shape
             bound = 2e-6 if exact.dtype == torch.float32 else 8e-3
             torch.testing.assert_close(found, exact, rtol=bound, atol=bound)
@@ -76,14 +76,14 @@ def test_what_is_noted_gives_pytorch_s_numbers(name, dtype, mode):
 def test_nothing_is_calculated_while_it_is_noted():
     held = random(4, 64)
     panels = native.Panels(random(32, 64, seed=1), None)
-    with torch.inference_mode(), Recording([held], {}, {}, 0) as noted:
+    with torch.inference_mode(), Recording([held], Keys({}, {}, 0)) as noted:
         y = panels(held)
         y.data_ptr()
     with torch.inference_mode():
         y.fill_(7.0)
         tape = Tape(noted, [held], y)
         assert (y == 7).all()
-        found = tape([held], {}, {}, 0, None)
+        found = tape([held], Keys({}, {}, 0), None)
         assert torch.equal(found, panels(held))
         assert found.data_ptr() != y.data_ptr()  # which the next step writes to
 
@@ -95,7 +95,7 @@ def test_nothing_is_calculated_while_it_is_noted():
         (lambda x, other: x.softmax(-1), "_softmax.* has no equivalent in C"),
         (lambda x, other: x + 1, "A number is added"),
         (lambda x, other: x + other, "may not find there"),
-        (lambda x, other: other.copy_(x), "not made here"),
+        (lambda x, other: other.copy_(x), "not the next place of a cache"),
         (lambda x, other: x if float(x.sum()) > 0 else -x, "sum.* has no equivalent"),
         (lambda x, other: x * x.double(), "neither fp32 nor bf16"),
         (lambda x, other: x.t() * 2, "do not lie side by side"),
@@ -105,7 +105,7 @@ def test_nothing_is_calculated_while_it_is_noted():
 )
 def test_what_no_tape_holds_is_refused(what, why):
     held, other = random(8, 6), random(8, 6, seed=1)
-    with pytest.raises(Unknown, match=why), Recording([held], {}, {}, 0):
+    with pytest.raises(Unknown, match=why), Recording([held], Keys({}, {}, 0)):
         what(held, other)
     assert calls.state.recording is None
     assert torch.equal(held, random(8, 6)) and torch.equal(other, random(8, 6, seed=1))
@@ -131,7 +131,7 @@ def test_keys_are_found_where_they_are_at_each_step_and_in_each_cache():
 
     held, first, memory = given(1), pairs(10, 30), pairs(20, 9)
     bias = random(1, 4, 1, 8, seed=5)
-    with Recording(held, first, memory, 7, bias) as noted:
+    with Recording(held, Keys(first, memory, 7), bias) as noted:
         y = attended(held, first, memory, bias, 7)
     tape = Tape(noted, held, y)
     for seed, (cache, kept, start) in enumerate(
@@ -144,8 +144,9 @@ def test_keys_are_found_where_they_are_at_each_step_and_in_each_cache():
     ):
         ours, theirs = ({0: tuple(x.clone() for x in cache[0])} for _ in range(2))
         bias, inputs = random(1, 4, 1, start + 1, seed=seed), given(seed)
-        assert tape.fits(ours, kept)
-        found = tape(inputs, ours, kept, start, bias)
+        keys = Keys(ours, kept, start)
+        assert tape.takes(keys)
+        found = tape(inputs, keys, bias)
         exact = attended(inputs, theirs, kept, bias, start)
         torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-6)
         assert all(torch.equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
@@ -157,15 +158,15 @@ def test_keys_are_found_where_they_are_at_each_step_and_in_each_cache():
         {0: tuple(x.transpose(2, 3).contiguous().transpose(2, 3) for x in pairs(1, 64)[0])},
         {1: pairs(1, 64)[0]},
     ]
-    assert not any(tape.fits(other, memory) for other in strange)
+    assert not any(tape.takes(Keys(other, memory, 7)) for other in strange)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("change", ["not the next", "a part is read", "two are written"])
 def test_a_cache_is_used_as_caches_are(change):
     q, new, cache = random(1, 2, 1, 16), random(1, 2, 1, 16), pairs(1, 30, b=1, c=16)
-    why = r"cache is written to|a part of the keys|a larger one"
-    with pytest.raises(Unknown, match=why), Recording([q, new], cache, {}, 7):
+    why = r"next place of a cache|may not find there|a larger one"
+    with pytest.raises(Unknown, match=why), Recording([q, new], Keys(cache, {}, 7)):
         k, v = cache[0]
         if change == "not the next":
             k.narrow(2, 8, 1).copy_(new)
@@ -176,18 +177,18 @@ def test_a_cache_is_used_as_caches_are(change):
 
 
 def test_structures_are_those_of_c():
-    found = (ctypes.c_int64 * 4).in_dll(native.library(), "sizes")
-    kinds = (calls.Product, calls.Attention, calls.Norm, calls.Map)
+    found = (ctypes.c_int64 * 5).in_dll(native.library(), "sizes")
+    kinds = (calls.Product, calls.Attention, calls.Norm, calls.Map, calls.Store)
     assert [ctypes.sizeof(kind) for kind in kinds] == list(found)
     assert set(calls.CALLS.values()) == set(kinds)
 
 
 def test_memory_that_is_short_is_said(monkeypatch):
     held, panels = random(1, 64), native.Panels(random(32, 64, seed=1), None)
-    with torch.no_grad(), Recording([held], {}, {}, 0) as noted:
+    with torch.no_grad(), Recording([held], Keys({}, {}, 0)) as noted:
         y = panels(held)
     tape = Tape(noted, [held], y)
     fails = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda given: 1)
     tape.entries[0].call = ctypes.cast(fails, ctypes.c_void_p).value
     with pytest.raises(MemoryError, match="a step's products"):
-        tape([held], {}, {}, 0, None)
+        tape([held], Keys({}, {}, 0), None)

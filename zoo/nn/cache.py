@@ -33,6 +33,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.nn.forms import quantise
+from zoo.nn.native.tape import Keys
 
 __all__ = [
     "CACHES",
@@ -173,6 +174,24 @@ class DynamicCache(_Memories):
     def free(self) -> None:
         self.buffers, self.filled, self.memories, self.owners = {}, {}, {}, None
 
+    def keys(self) -> Keys | None:
+        """Returns where a step of one token finds keys and values, or None: there is no room, or
+        another class puts new ones elsewhere (zoo.nn.replay)."""
+        room = min((k.shape[2] for k, _ in self.buffers.values()), default=0)
+        if self.length >= room or type(self).append is not DynamicCache.append:
+            return None
+        return Keys(self.buffers, self.memories, self.length)
+
+    def retry(self, keys: Keys) -> None:
+        """Makes ready for the step with these keys once more, of which some layers may have seen
+        the token."""
+        self.rewind(keys.start)
+
+    def advance(self) -> None:
+        """Notes that every layer has one token more, which was put there by others."""
+        for layer in self.filled:
+            self.filled[layer] += 1
+
 
 class StaticCache(DynamicCache):
     """Room for `capacity` tokens from the first on: no copies, and addresses that never move (which
@@ -217,11 +236,6 @@ class FixedCache(StaticCache):
         super()._make_room(layer, k, v, start, end)
         for buffer in self.buffers[layer]:  # what is masked is multiplied by 0, and 0 * NaN is NaN
             buffer[:, :, start:].zero_()
-
-    def advance(self) -> None:
-        """Notes that every layer has one token more, put there while `place` was set."""
-        for layer in self.filled:
-            self.filled[layer] += 1
 
     def select(self, rows: Tensor) -> None:
         if any(len(rows) != k.shape[0] for k, _ in self.buffers.values()):

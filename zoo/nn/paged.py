@@ -21,6 +21,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.nn.native import Places, store, zeros
+from zoo.nn.native.tape import Keys
 
 __all__ = ["PagePool", "PagedCache", "Sequence"]
 
@@ -44,6 +45,8 @@ class PagePool:
             self.slots = zeros(shape, dtype)
         else:
             self.slots = torch.zeros(shape, dtype=dtype, device=device)
+        # what a step plays with: of each layer, one row that all sequences share (1 g s c)
+        self.pairs = {layer: (k[None], v[None]) for layer, (k, v) in enumerate(self.slots)}
         self.available = set(range(pages))
         self.holders = [0] * pages  # how many tables hold each page
 
@@ -259,6 +262,22 @@ class PagedCache:
             starts = [runs[0].start for runs in self._runs]
             self._where = Places(starts, self.lengths)
         return self._where
+
+    def keys(self) -> Keys | None:
+        """Returns where a step of one token finds keys and values, or None: one sequence's do not
+        lie side by side, or it is ragged (zoo.nn.replay)."""
+        where = None if self.ragged is not None or not self.by_row else self.where()
+        if where is None or len(self._new) != len(self.sequences):
+            return None
+        return Keys(self.pool.pairs, self.memories, 0, self._new, where)
+
+    def retry(self, keys: Keys) -> None:
+        """Makes ready for the step with these keys once more."""
+        self._coming = 1
+
+    def advance(self) -> None:
+        """Notes that every layer has the tokens of the step, which were put there by others."""
+        self._coming = 0
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Adds new keys and values of a layer (b g n c)."""

@@ -22,12 +22,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from zoo.nn import native
 from zoo.nn.attention import Context
-from zoo.nn.cache import DynamicCache
 from zoo.nn.forms import Freezable
-from zoo.nn.native.tape import Recording, Tape, Unknown
+from zoo.nn.native.tape import Keys, Recording, Tape, Unknown
 
 __all__ = ["Replay", "step"]
 
@@ -52,34 +52,38 @@ def step(stack: Any, body: Body, x: Tensor, context: Context) -> Tensor:
 
     `stack.plays` says whether its tapes were found to be right: None before the first one was.
     """
-    if stack.plays is False or not _may_play(x, context):
+    keys = None if stack.plays is False else _keys(x, context)
+    if keys is None:
         return body(x, context)
-    replays, kind = known.by_stack.setdefault(stack, {}), _kind(x, context)
+    replays, kind = known.by_stack.setdefault(stack, {}), _kind(x, context, keys)
     if kind not in replays:
         if len(replays) == MOST:
             del replays[next(iter(replays))]
         replays[kind] = Replay(stack)
-    return replays[kind].step(stack, body, x, context)
+    return replays[kind].step(stack, body, x, context, keys)
 
 
-def _may_play(x: Tensor, context: Context) -> bool:
-    cache = context.cache
-    return (
-        isinstance(cache, DynamicCache)
-        and type(cache).append is DynamicCache.append  # whose new keys are where tapes write them
-        and native.reads(x)
-        and context.mask.rules <= {"causal"}
-        and context.memory_mask.padding is None
-        and context.record is None
-        and context.condition is None
-    )
-
-
-def _kind(x: Tensor, context: Context) -> tuple[Any, ...]:
-    """Returns what a tape depends on beside what it is made from and who may be moved."""
+def _keys(x: Tensor, context: Context) -> Keys | None:
+    """Returns the keys and values to play with, or None where a step cannot be played."""
     cache: Any = context.cache
+    if context.record is not None or context.condition is not None or not native.reads(x):
+        return None
+    if context.memory_mask.padding is not None or not hasattr(cache, "keys"):
+        return None
+    if _get_current_dispatch_mode() is not None:  # somebody wants to see every operator
+        return None
+    keys: Keys | None = cache.keys()
+    # padding is what a sequence among others has; in slots each is by itself
+    rules = {"causal"} if keys is None or keys.slots is None else {"causal", "padding"}
+    return keys if context.mask.rules <= rules else None
+
+
+def _kind(x: Tensor, context: Context, keys: Keys) -> tuple[Any, ...]:
+    """Returns what a tape depends on beside what it is made from and who may be moved."""
     shapes = tuple((one.shape, one.dtype) for one in _inputs(x, context))
-    return *shapes, context.bias is None, len(cache.memories), torch.get_num_threads()
+    cache = keys.slots is None, len(keys.kept)
+    bias = None if context.bias is None else len(context.bias)
+    return *shapes, *cache, bias, torch.get_num_threads()
 
 
 def _inputs(x: Tensor, context: Context) -> list[Tensor]:
@@ -87,7 +91,7 @@ def _inputs(x: Tensor, context: Context) -> list[Tensor]:
 
 
 def _bias(context: Context) -> Tensor | None:
-    return None if context.bias is None else context.bias.float()
+    return None if context.bias is None else context.bias.float().contiguous()
 
 
 class Replay:
@@ -104,28 +108,24 @@ class Replay:
         self.reason = ""  # why there is no tape
         self.found: list[Any] = []  # what the last step was made with
         self.tape: Tape | None = None
-        self.start = 0  # where the tape was made
+        self.made_at: list[int] = []  # how many keys there were when the tape was made
 
-    def step(self, stack: Any, body: Body, x: Tensor, context: Context) -> Tensor:
+    def step(self, stack: Any, body: Body, x: Tensor, context: Context, keys: Keys) -> Tensor:
         """Returns body(x, context), which is the stack's."""
-        cache: Any = context.cache
-        start = cache.length
         if not self._is_as_found():
             self.tape, self.reason, self.found = None, "", self._things()
             return body(x, context)
-        if self.reason or start >= _room(cache):
+        if self.tape is None and not self.reason:
+            self.tape, self.made_at = self._record(stack, body, x, context, keys), keys.lengths
+        if self.tape is None or not self.tape.takes(keys):
             return body(x, context)
-        if self.tape is None:
-            self.tape, self.start = self._record(stack, body, x, context, start), start
-        if self.tape is None or not self.tape.fits(cache.buffers, cache.memories):
-            return body(x, context)
-        y = self.tape(_inputs(x, context), cache.buffers, cache.memories, start, _bias(context))
-        cache.filled = dict.fromkeys(cache.filled, start + 1)
+        y = self.tape(_inputs(x, context), keys, _bias(context))
         if stack.plays is None:
-            cache.rewind(start)
             exact = body(x, context)
-            stack.plays = self._agrees(y, exact, start)
+            stack.plays = self._agrees(y, exact, keys)
             return exact
+        cache: Any = context.cache
+        cache.advance()
         return y
 
     def _things(self) -> list[Any]:
@@ -143,7 +143,7 @@ class Replay:
         return all(copy.is_current for copy in self.copies) and self.tape.stands
 
     def _record(
-        self, stack: nn.Module, body: Body, x: Tensor, context: Context, start: int
+        self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys
     ) -> Tape | None:
         cache: Any = context.cache
         with torch.inference_mode(False):  # or who has left that mode could not write there
@@ -152,35 +152,30 @@ class Replay:
         if context.angles is not None:
             copied.angles = (held[1], held[2])
         read = chain(held, stack.parameters(), stack.buffers())
-        noted = Recording(read, cache.buffers, cache.memories, start, copied.bias)
+        noted = Recording(read, keys, copied.bias)
         try:
             with noted:
                 y = body(held[0], copied)
-            if len(noted.writers) != 2 * len(cache.filled):
+            if len(noted.writers) != 2 * len(keys.grown):
                 raise Unknown("Some layers of the cache belong to others.")
         except Unknown as error:
             self.reason = str(error)
             return None
         finally:
-            cache.rewind(start)
+            cache.retry(keys)
         beside = (module.beside for module in self.products)
         self.copies = [copy for copy in beside if copy is not None and copy.is_current]
         return Tape(noted, held, y)
 
-    def _agrees(self, y: Tensor, exact: Tensor, start: int) -> bool | None:
+    def _agrees(self, y: Tensor, exact: Tensor, keys: Keys) -> bool | None:
         """Returns whether a tape gives what its stack does; None where that says little yet: at the
         step at which it was made."""
         error = float((y - exact).float().norm() / exact.float().norm())
         if error <= CLOSE[y.dtype]:
-            return None if start == self.start else True
+            return None if keys.lengths == self.made_at else True
         warnings.warn(
             f"A step that was played is off by {error:.2g}, so that this model plays none; please "
             "report which model it is.",
             stacklevel=2,
         )
         return False
-
-
-def _room(cache: DynamicCache) -> int:
-    """Returns how many tokens the cache can take in where it is."""
-    return min((k.shape[2] for k, _ in cache.buffers.values()), default=0)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.nn.matmul import activate, has_tiles, runs_as_called
-from zoo.nn.native.calls import Attention, Norm, Product, call, library
+from zoo.nn.native.calls import Attention, Norm, Product, Store, call, library
 from zoo.nn.native.memory import free, place, zeros
 
 __all__ = [
@@ -246,8 +246,9 @@ def store(x: Tensor, slots: Tensor, where: Tensor) -> None:
         return
     found: Any = library()
     size = x.element_size()
-    steps = (step * size for step in (*x.stride()[:3], *slots.stride()[:2]))
-    found.store(x.data_ptr(), slots.data_ptr(), where.data_ptr(), b, g, n, c * size, *steps)
+    steps = [step * size for step in (*x.stride()[:3], *slots.stride()[:2])]
+    given = Store(x.data_ptr(), slots.data_ptr(), where.data_ptr(), b, g, n, c * size, *steps)
+    call(found.store, given, (x,), slots)
 
 
 def reads(x: Tensor) -> bool:

@@ -105,14 +105,11 @@ int attend_rows(const Attention *a) {
     return 0;
 }
 
-/* Copies rows of numbers (b g n, each of `bytes`) to slots (g s): the token n of b to its slot. The
- * steps from one to the next are in bytes. */
-void store(const char *from, char *to, const int64_t *slot, int64_t b, int64_t g, int64_t n,
-           int64_t bytes, int64_t from_b, int64_t from_g, int64_t from_n, int64_t to_g,
-           int64_t to_s) {
-    for (int64_t row = 0; row < b; row++)
-        for (int64_t head = 0; head < g; head++)
-            for (int64_t token = 0; token < n; token++)
-                memcpy(to + head * to_g + slot[row * n + token] * to_s,
-                       from + row * from_b + head * from_g + token * from_n, (size_t)bytes);
+int store(const Store *s) {
+    for (int64_t row = 0; row < s->b; row++)
+        for (int64_t head = 0; head < s->g; head++)
+            for (int64_t token = 0; token < s->n; token++)
+                memcpy(s->slots + head * s->slots_g + s->slot[row * s->n + token] * s->slots_s,
+                       s->x + row * s->x_b + head * s->x_g + token * s->x_n, (size_t)s->bytes);
+    return 0;
 }

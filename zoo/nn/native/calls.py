@@ -18,7 +18,18 @@ from torch import Tensor
 from zoo.nn.matmul import chosen
 from zoo.nn.native.sources import digest
 
-__all__ = ["AXES", "Attention", "Map", "Norm", "Product", "State", "call", "library", "state"]
+__all__ = [
+    "AXES",
+    "Attention",
+    "Map",
+    "Norm",
+    "Product",
+    "State",
+    "Store",
+    "call",
+    "library",
+    "state",
+]
 
 ADDRESS, COUNT, NUMBER, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 AXES = 4
@@ -40,6 +51,12 @@ class Attention(ctypes.Structure):
         q_row__q_head__head__token__bias_head__b__h__g__c__window=COUNT,
         scale=NUMBER,
         q_bf16__k_bf16__threads=FLAG,
+    )
+
+
+class Store(ctypes.Structure):
+    _fields_ = _fields(
+        x__slots__slot=ADDRESS, b__g__n__bytes__x_b__x_g__x_n__slots_g__slots_s=COUNT
     )
 
 
@@ -66,6 +83,7 @@ CALLS: dict[str, type[ctypes.Structure]] = {
     "small_f32": Product,
     "small_bf16": Product,
     "attend_rows": Attention,
+    "store": Store,
     "rms_norm": Norm,
     "layer_norm": Norm,
     "map": Map,
@@ -88,8 +106,6 @@ def library() -> Any | None:
     found.activate.restype = None
     found.largest.argtypes = [ADDRESS] * 2 + [COUNT] * 3 + [FLAG] * 2
     found.largest.restype = None
-    found.store.argtypes = [ADDRESS] * 3 + [COUNT] * 9
-    found.store.restype = None
     found.play.argtypes = [ADDRESS, COUNT]
     found.play.restype = COUNT
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # PyTorch's, if it has that one

@@ -160,6 +160,15 @@ typedef struct {                    /* attend.c: y = softmax(q k^T * scale + bia
     int q_bf16, k_bf16, threads;
 } Attention;
 
+typedef struct {          /* attend.c: rows of x (b g n) to slots (g s), the token n of b to its own */
+    const char *x;
+    char *slots;
+    const int64_t *slot;  /* b n */
+    int64_t b, g, n;
+    int64_t bytes;        /* of a row; so are the steps */
+    int64_t x_b, x_g, x_n, slots_g, slots_s;
+} Store;
+
 typedef struct {                  /* rows.c: norms of rows */
     const void *x;                /* m c */
     const void *weight, *bias;    /* c; the bias or NULL */

@@ -18,17 +18,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import is_
 from typing import Any
+from weakref import ref as weakref
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.nn import native
-from zoo.nn.native.calls import AXES, Attention, Map, Product, library, state
+from zoo.nn.native.calls import AXES, Attention, Map, Product, Store, library, state
 
-__all__ = ["Recording", "Tape", "Unknown"]
+__all__ = ["Keys", "Recording", "Tape", "Unknown"]
 
 aten = torch.ops.aten
 ADD, MULTIPLY = 0, 1
@@ -48,20 +50,35 @@ class Entry(ctypes.Structure):
     _fields_ = [("call", ctypes.c_void_p), ("given", ctypes.c_void_p)]
 
 
-Pairs = Mapping[int, tuple[Tensor, Tensor]]  # layer -> keys and values, b g s c
+Pairs = Mapping[int, tuple[Tensor, Tensor]]  # layer -> keys and values
+
+
+@dataclass
+class Keys:
+    """Where a step finds keys and values, and writes new ones: those of `start` tokens before each
+    sequence's own, b g s c; or, where there are `slots`, those of each sequence at `where` in one
+    row that all share, 1 g s c."""
+
+    grown: Pairs
+    kept: Pairs  # of a memory, b g m c
+    start: int
+    slots: Tensor | None = None  # b, of the new tokens
+    where: native.Places | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many keys there are, in each sequence or in all."""
+        return [self.start + 1] if self.where is None else list(self.where.lengths)
 
 
 class Recording(TorchDispatchMode):
-    """Notes what is done inside `with`. Tensors that may be read are those that are made here, and
-    `known` ones; of `grown` keys and values `start` tokens are filled and one more is written;
-    `kept` ones are read whole."""
+    """Notes what is done inside `with`. Tensors that may be read are those that are made here,
+    `known` ones, and keys and values."""
 
     def __init__(
         self,
         known: Iterable[Tensor],
-        grown: Pairs,
-        kept: Pairs,
-        start: int,
+        keys: Keys,
         bias: Tensor | None = None,  # 1 h 1 n
     ) -> None:
         super().__init__()
@@ -69,20 +86,20 @@ class Recording(TorchDispatchMode):
         self.outer: list[Any] = []  # what was on before
         self.calls: list[tuple[Any, ctypes.Structure]] = []
         self.made: list[Tensor] = []  # whose addresses the calls hold
+        self.inner: set[int] = set()  # where they are
         self.known = {_place(x): x for x in known}
         self.fixed: dict[int, Tensor] = {}  # those that are read
-        self.inner: set[int] = set()  # places of what is made here
-        self.grown, self.kept, self.start, self.bias = grown, kept, start, bias
-        # place -> (of grown ones, layer, keys or values)
+        self.keys, self.bias = keys, bias
+        # address -> (of grown ones, layer, keys or values)
         self.pairs = {
-            _place(x): (grows, layer, index)
-            for grows, pairs in ((True, grown), (False, kept))
+            x.data_ptr(): (grows, layer, index)
+            for grows, pairs in ((True, keys.grown), (False, keys.kept))
             for layer, pair in pairs.items()
             for index, x in enumerate(pair)
         }
-        self.turn = (ctypes.c_int64 * 1)(start)
+        self.turn = (ctypes.c_int64 * 1)(keys.start)
         # what changes with the step or the cache
-        self.writers: list[tuple[Map, int, int]] = []  # layer, keys or values
+        self.writers: list[tuple[Any, int, int]] = []  # of new keys or values: layer, which
         self.readers: list[tuple[Attention, bool, int]] = []  # of grown ones, layer
         self.biased: list[Attention] = []
 
@@ -128,7 +145,9 @@ class Recording(TorchDispatchMode):
         if isinstance(given, Attention):
             places = self._keys(given, reads, places)
         self._reads(places)
-        if _place(y) not in self.inner:
+        if isinstance(given, Store):
+            self._stores(given, y)
+        elif _place(y) not in self.inner:
             raise Unknown("A tensor is written to that was not made here.")
         self.calls.append((call, given))
 
@@ -136,14 +155,12 @@ class Recording(TorchDispatchMode):
         """Has attention find keys, values and bias where they will be; returns the places that this
         does not explain."""
         q, k, v, *bias = places
-        rest, whole = [q], reads[1].shape[2]
-        if k in self.pairs and v in self.pairs:
-            grows, layer, _ = self.pairs[k]
-            pair = (self.grown if grows else self.kept)[layer]
-            asked = zip(reads[1:3], pair, strict=True)
-            if any(x.data_ptr() != held.data_ptr() for x, held in asked) or whole != (
-                self.start + 1 if grows else pair[0].shape[2]
-            ):
+        rest, keys, pair = [q], self.keys, self.pairs.get(reads[1].data_ptr())
+        if pair is not None and self.pairs.get(reads[2].data_ptr()) == (*pair[:2], 1):
+            grows, layer, _ = pair
+            count = keys.start + 1 if grows else keys.kept[layer][0].shape[2]
+            in_slots = grows and keys.where is not None and given.kept[1] is keys.where.lengths
+            if not in_slots and (reads[1].shape[2] != count or (grows and keys.where)):
                 raise Unknown("Only a part of the keys is read.")
             self.readers.append((given, grows, layer))
         else:
@@ -153,6 +170,14 @@ class Recording(TorchDispatchMode):
         else:
             rest += bias
         return rest
+
+    def _stores(self, given: Store, slots: Tensor) -> None:
+        """Has new keys or values written to other slots at each step."""
+        grows, layer, index = self.pairs.get(slots.data_ptr(), (False, 0, 0))
+        new = self.keys.slots
+        if not grows or new is None or given.slot != new.data_ptr() or given.n != 1:
+            raise Unknown("Slots are written to that are not the step's.")
+        self.writers.append((given, layer, index))
 
     def map(
         self,
@@ -186,23 +211,22 @@ class Recording(TorchDispatchMode):
             given.b_step[:] = _steps(b, shape)
         if not shape or (given.y_step[AXES - 1] == 0 and shape[-1] > 1):
             raise Unknown("Numbers are written to that do not lie side by side.")
-        if _place(y) in self.pairs:
+        if _place(y) in self.inner:
+            self.note(self.found.map, given, tensors, y)
+        else:
             self._reads(map(_place, tensors))
             self._turn(given, y)
             self.calls.append((self.found.map, given))
-        else:
-            self.note(self.found.map, given, tensors, y)
         return y
 
     def _turn(self, given: Map, y: Tensor) -> None:
         """Has new keys or values written to their own place at each step."""
-        grows, layer, index = self.pairs[_place(y)]
-        held = (self.grown if grows else self.kept)[layer][index]
-        step = held.stride(2)
-        place = held.data_ptr() + self.start * step * held.element_size()
-        if not grows or y.data_ptr() != place or y.shape[2] != 1 or len(y.shape) != AXES:
-            raise Unknown("More than the next place of the cache is written to.")
-        given.y, given.turn = held.data_ptr(), ctypes.addressof(self.turn)
+        step = y.stride(2) if len(y.shape) == AXES else 0
+        start = y.data_ptr() - self.keys.start * step * y.element_size()
+        grows, layer, index = self.pairs.get(start, (False, 0, 0))
+        if not grows or self.keys.slots is not None or y.shape[2] != 1:
+            raise Unknown("A tensor is written to that is not the next place of a cache.")
+        given.y, given.turn = start, ctypes.addressof(self.turn)
         given.turn_step = step
         self.writers.append((given, layer, index))
 
@@ -211,79 +235,103 @@ class Tape:
     """What was noted, to be played."""
 
     def __init__(self, noted: Recording, inputs: Sequence[Tensor], y: Tensor) -> None:
-        self.noted, self.inputs, self.y = noted, list(inputs), y
+        self.inputs, self.y, self.calls, self.made = list(inputs), y, noted.calls, noted.made
+        self.play, self.turn = noted.found.play, noted.turn
+        self.writers, self.readers, self.biased = noted.writers, noted.readers, noted.biased
         entries: list[Any] = [
             (ctypes.cast(call, ctypes.c_void_p).value, ctypes.addressof(given))
             for call, given in noted.calls
         ]
         self.entries = (Entry * len(entries))(*entries)
         self.address = ctypes.addressof(self.entries)
-        self.lengths = (ctypes.c_int64 * len(y))()  # of grown keys
+        # of each sequence: where its grown keys begin, how many they are, its new token's slot
+        self.offsets, self.lengths, self.slots = ((ctypes.c_int64 * len(y))() for _ in range(3))
         self.fixed = [*noted.fixed.values()]
         self.where = [x.data_ptr() for x in self.fixed]
-        self.bound: list[Any] = []  # the keys and values that it reads now
-        self.places: list[Any] = []  # where and how many they are
+        # the keys and values that it reads now, which may go: a tape outlives caches
+        self.bound: list[weakref[Tensor]] = []
+        self.places: list[Any] = []  # where those of memories are
+        self.step = 0  # from one grown key to the next
 
     @property
     def stands(self) -> bool:
         """Whether what it reads beside its inputs is where it was."""
         return [x.data_ptr() for x in self.fixed] == self.where
 
-    def fits(self, grown: Pairs, kept: Pairs) -> bool:
-        """Returns whether it can read these keys and values: in the numbers it was made for, each
-        token's side by side."""
-        pairs = {True: grown, False: kept}
-        for call, grows, layer in self.noted.readers:
-            k, v = pairs[grows].get(layer, (None, None))
-            if k is None or v is None or k.shape[:2] != (call.b, call.g):
-                return False
-            if k.stride() != v.stride() or k.shape[3] != call.c or k.stride(3) != 1:
-                return False
-            if (k.dtype == torch.bfloat16) != call.k_bf16 or k.dtype != v.dtype:
-                return False
+    def takes(self, keys: Keys) -> bool:
+        """Has it read these keys and values; returns whether it can."""
+        held = [x for pairs in (keys.grown, keys.kept) for pair in pairs.values() for x in pair]
+        if len(held) == len(self.bound) and all(map(is_, held, (x() for x in self.bound))):
+            return True
+        if not self._fits(keys):
+            return False
+        self._bind(keys)
+        self.bound = [weakref(x) for x in held]
         return True
 
-    def bind(self, grown: Pairs, kept: Pairs) -> None:
-        """Has it read other keys and values, which fit."""
-        pairs, self.places = {True: grown, False: kept}, []
-        for write, layer, index in self.noted.writers:
-            buffer = grown[layer][index]
-            write.y, write.turn_step = buffer.data_ptr(), buffer.stride(2)
-            write.y_step[:] = [*buffer.stride()[:2], 0, buffer.stride(3)]
-        for call, grows, layer in self.noted.readers:
+    def _fits(self, keys: Keys) -> bool:
+        """Returns whether keys and values are as those that it was made for: each token's side by
+        side, and the tokens of every layer as far apart."""
+        pairs = {True: keys.grown, False: keys.kept}
+        steps = set()
+        for call, grows, layer in self.readers:
+            k, v = pairs[grows].get(layer, (None, None))
+            rows = 1 if grows and keys.slots is not None else call.b
+            if k is None or v is None or k.shape[:2] != (rows, call.g) or k.shape[3] != call.c:
+                return False
+            if k.stride() != v.stride() or k.stride(3) != 1 or k.dtype != v.dtype:
+                return False
+            if (k.dtype == torch.bfloat16) != call.k_bf16:
+                return False
+            steps.add((k.stride(0), k.stride(2)) if grows else None)
+        return len(steps - {None}) <= 1
+
+    def _bind(self, keys: Keys) -> None:
+        pairs, self.places = {True: keys.grown, False: keys.kept}, []
+        for write, layer, index in self.writers:
+            held = keys.grown[layer][index]
+            size = held.element_size()
+            if isinstance(write, Store):
+                write.slots, write.slot = held.data_ptr(), ctypes.addressof(self.slots)
+                write.slots_g, write.slots_s = held.stride(1) * size, held.stride(2) * size
+            else:
+                write.y, write.turn_step = held.data_ptr(), held.stride(2)
+                write.y_step[:] = [*held.stride()[:2], 0, held.stride(3)]
+        for call, grows, layer in self.readers:
             k, v = pairs[grows][layer]
             row, head, token, _ = k.stride()
-            places = native.Places(range(call.b), [k.shape[2]] * call.b)
-            offsets, lengths = places.offsets(row), self.lengths if grows else places.lengths
             call.k, call.v, call.head, call.token = k.data_ptr(), v.data_ptr(), head, token
+            if grows:
+                offsets, lengths, self.step = self.offsets, self.lengths, token
+                self.offsets[:] = [row * index for index in range(call.b)]
+            else:
+                places = native.Places(range(call.b), [k.shape[2]] * call.b)
+                offsets, lengths = places.offsets(row), places.lengths
+                self.places.append((offsets, lengths))
             call.offset, call.length = ctypes.addressof(offsets), ctypes.addressof(lengths)
-            self.places.append((offsets, lengths))
-        self.bound = [*grown.values(), *kept.values()]
 
-    def __call__(
-        self, inputs: Sequence[Tensor], grown: Pairs, kept: Pairs, start: int, bias: Tensor | None
-    ) -> Tensor:
-        """Returns what the piece gives for other inputs of the same shapes, where `start` tokens
-        came before; raises MemoryError."""
-        if not _same(self.bound, [*grown.values(), *kept.values()]):
-            self.bind(grown, kept)
+    def __call__(self, inputs: Sequence[Tensor], keys: Keys, bias: Tensor | None) -> Tensor:
+        """Returns what the piece gives for other inputs of the same shapes, and keys that it takes.
+
+        Raises: MemoryError.
+        """
         for held, given in zip(self.inputs, inputs, strict=True):
             held.copy_(given)
-        noted = self.noted
-        noted.turn[0] = start
-        self.lengths[:] = [start + 1] * len(self.lengths)
+        if keys.slots is not None and keys.where is not None:
+            self.slots[:] = keys.slots.tolist()
+            self.offsets[:] = list(keys.where.offsets(self.step))
+            self.lengths[:] = list(keys.where.lengths)
+        else:
+            self.turn[0] = keys.start
+            self.lengths[:] = [keys.start + 1] * len(self.lengths)
         if bias is not None:
             address, step = bias.data_ptr(), bias.stride(1)
-            for attention in noted.biased:
+            for attention in self.biased:
                 attention.bias, attention.bias_head = address, step
         count = len(self.entries)
-        if noted.found.play(self.address, count) < count:
+        if self.play(self.address, count) < count:
             raise MemoryError("No memory for a step's products.")
         return self.y.clone()
-
-
-def _same(some: list[Any], others: list[Any]) -> bool:
-    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def _place(x: Tensor) -> int:
