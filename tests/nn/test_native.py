@@ -1,6 +1,7 @@
 """The compiled kernels against PyTorch's, and what they promise beyond numbers."""
 
 import gc
+import os
 import pickle
 import shutil
 import subprocess
@@ -55,6 +56,20 @@ def instructions(request):
     native.library().allow(kinds.index(request.param))
     yield
     native.library().allow(len(kinds) - 1)
+
+
+@needs_kernels
+@pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT=1", "OMP_DYNAMIC=true"])
+def test_all_is_done_where_fewer_threads_are_given_than_were_asked_for(limit):
+    code = """
+import torch
+from zoo.nn import native
+torch.set_num_threads(2)
+weight, x = torch.randn(1024, 512), torch.randn(1, 512)
+torch.testing.assert_close(native.Panels(weight, None)(x), x @ weight.T, rtol=1e-4, atol=1e-4)
+"""
+    name, value = limit.split("=")
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {name: value}, check=True)
 
 
 ROWS = [*range(1, 10), 15, 16, 17, 31, 32, 33, 70]  # in registers, in tiles, by one, by two

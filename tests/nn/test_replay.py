@@ -13,7 +13,7 @@ from tests.generation.conftest import FAMILIES, make
 from tests.generation.test_equal import pool
 from tests.generation.test_speculative import seq2seq
 from zoo.models.text.steps import CausalSteps, Seq2SeqSteps
-from zoo.nn import native, replay
+from zoo.nn import native
 from zoo.nn.attention import Record
 from zoo.nn.cache import DynamicCache, Int8Cache, SlidingCache, StaticCache
 from zoo.nn.forms import freeze, prepare
@@ -30,7 +30,7 @@ class Steps:
 
     def __init__(self, model, twin, cache=DynamicCache, rows=1):
         self.models, self.rows = (model, twin), rows
-        twin.backbone.plays = False
+        twin.backbone.replays.on = False
         self.caches = tuple(cache() for _ in range(2))
         self.run(torch.tensor([PROMPT] * rows))
 
@@ -56,8 +56,8 @@ class Steps:
 
 def plays(model):
     """Returns whether the last kind of step is played now, proven."""
-    *_, last = replay.known.by_stack[model.backbone].values()
-    return model.backbone.plays is True and last.tape is not None
+    *_, last = model.backbone.replays.values()
+    return last.proven and last.tape is not None
 
 
 def pair(family="gpt", **size):
@@ -90,15 +90,15 @@ def test_forms(form):
 @torch.inference_mode()
 def test_memories_of_any_length():
     model, twin = (seq2seq() for _ in range(2))
-    twin.decoder.plays = False
+    twin.decoder.replays.on = False
     for length in (5, 19, 5):
         source = torch.randint(37, (1, length), generator=torch.Generator().manual_seed(length))
         ours, theirs = (Seq2SeqSteps(m, source, torch.ones_like(source)) for m in (model, twin))
         for token in range(20, 30):
             found, exact = (steps.step(torch.tensor([[token]])) for steps in (ours, theirs))
             torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
-    *_, last = replay.known.by_stack[model.decoder].values()
-    assert model.decoder.plays and last.tape is not None
+    *_, last = model.decoder.replays.values()
+    assert last.proven and last.tape is not None
 
 
 @torch.inference_mode()
@@ -109,20 +109,19 @@ def test_caches_of_every_kind(cache):
     ours, theirs = cache(*arguments), cache(*arguments)
     for tokens in (PROMPT, *([7 + i % 5] for i in range(40))):
         given = torch.tensor([tokens])
-        model.backbone.plays = None if cache is StaticCache else model.backbone.plays
         found = model(given, cache=ours).logits
-        model.backbone.plays = False
+        model.backbone.replays.on = False
         assert torch.allclose(found, model(given, cache=theirs).logits, atol=1e-5)
-        model.backbone.plays = None
-    known = replay.known.by_stack.get(model.backbone, {})
-    assert (cache is StaticCache) == any(one.tape is not None for one in known.values())
+        model.backbone.replays.on = True
+    played = any(one.tape is not None for one in model.backbone.replays.values())
+    assert played == (cache is StaticCache)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sequences_of_a_pool_join_and_leave(family):
     model, twin = pair(family)
-    twin.backbone.plays = False
+    twin.backbone.replays.on = False
     pools = [pool(one) for one in (model, twin)]
     caches = [PagedCache(one, []) for one in pools]
     sequences = [[Sequence(one) for one in pools] for _ in range(4)]
@@ -185,33 +184,140 @@ def _hooked(model):
     model.backbone.layers[1].register_forward_hook(lambda module, given, y: 0.5 * y)
 
 
+def _scale(model):
+    model.backbone.layers[0].attention.scale *= 3
+
+
+def _window(model):
+    model.backbone.layers[1].attention.window = 3
+
+
+def _own_forward(model):
+    norm = model.backbone.layers[1].attention_norm
+    inner = norm.forward
+    norm.forward = lambda x: 2 * inner(x)
+
+
+def _bias(model):
+    out = model.backbone.layers[0].attention.out
+    out.bias = nn.Parameter(torch.ones(out.weight.shape[0]))
+
+
+def _buffer(model):
+    norm = model.backbone.layers[0].attention_norm
+    norm.register_buffer("more", torch.tensor(2.0))
+
+
+def _one_storage(model):
+    """All parameters in one piece of memory, of which one moves."""
+    parameters = list(model.parameters())
+    whole = torch.cat([p.detach().flatten() for p in parameters])
+    for p, piece in zip(parameters, whole.split([p.numel() for p in parameters]), strict=True):
+        p.data = piece.view(p.shape)
+
+
+def _moved_norm(model):
+    weight = model.backbone.layers[1].attention_norm.weight
+    weight.data = 3 * weight.data
+
+
 def _threads(model):
     torch.set_num_threads(1 + torch.get_num_threads())
 
 
 CHANGES = (_in_place, _norm, _another_part, _another_parameter, _moved, _cast, _frozen, _hooked)
+CHANGES += (_bias, _one_storage, _moved_norm, _threads)
+SETTINGS = (_scale, _window, _own_forward, _buffer)  # looked at when a text begins
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("change", [*CHANGES, _threads])
-def test_a_model_that_was_changed_is_not_played_as_it_was(change):
+@pytest.mark.parametrize("first", [None, _norm, _one_storage])
+@pytest.mark.parametrize("change", [*CHANGES, *SETTINGS])
+def test_a_model_that_was_changed_is_not_played_as_it_was(change, first):
     before = torch.get_num_threads()
     models = pair("llama", width=512)  # large enough for copies of its weights
     try:
         for model in models:
             prepare(model, 1)
-        steps = Steps(*models).go(8)
+        steps = Steps(*models).go(6)
         assert plays(models[0])
-        for model in models:
-            change(model)
-        steps.go(4)
-        for model in models:  # copies of weights that have changed serve no more
-            prepare(model, 1)
-        steps.go(8)
-        same = change not in (_another_part, _hooked)  # which a tape cannot hold
-        assert plays(models[0]) == same
+        for each in (first, change):
+            if each is None:
+                continue
+            for model in models:
+                each(model)
+            if each in SETTINGS:
+                steps = Steps(*models)
+            steps.go(4)
+            for model in models:  # copies of weights that have changed serve no more
+                prepare(model, 1)
+            steps.go(6)
+        if change is not _hooked:
+            assert plays(models[0]) == (change is not _another_part)  # which no tape holds
     finally:
         torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def test_what_came_later_is_watched_too():
+    models = pair()
+    steps = Steps(*models).go(5)
+    for model in models:
+        part = model.backbone.layers[0].feedforward
+        model.backbone.layers[0].feedforward = nn.Sequential(part, nn.Linear(32, 32))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for model in models:
+            model.backbone.layers[0].feedforward[1].load_state_dict(
+                {"weight": torch.eye(32), "bias": torch.ones(32)}
+            )
+    steps.go(6)
+    assert plays(models[0])
+    for model in models:
+        model.backbone.layers[0].feedforward[1].weight = nn.Parameter(3 * torch.eye(32))
+    steps.go(6)
+    for model in models:
+        model.backbone.layers[0].feedforward[1].register_forward_hook(
+            lambda module, given, y: 2 * y
+        )
+    steps.go(6)
+
+
+@torch.no_grad()
+def test_settings_are_looked_at_at_every_step_of_a_pool():
+    models = pair()
+    models[1].backbone.replays.on = False
+    caches = [PagedCache(pool(one)) for one in models]
+    for step in range(12):
+        if step == 8:
+            for model in models:
+                _scale(model)
+        given = torch.tensor([PROMPT if step == 0 else [step]])
+        found, exact = (
+            CausalSteps(one, cache=cache).step(given)
+            for one, cache in zip(models, caches, strict=True)
+        )
+        assert (found - exact).abs().max() <= 1e-5 * exact.abs().max()
+        assert step != 7 or plays(models[0])
+
+
+@torch.no_grad()
+def test_a_model_in_training_is_not_played():
+    model = make("gpt")
+    model.config.backbone.dropout = 0.0
+    steps = Steps(model, make("gpt")).go(5)
+    assert plays(model)
+    model.train()
+    assert not model.backbone.replays  # nor are copies of its weights kept
+    for layer in model.backbone.layers:
+        layer.dropout = 0.5
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = []
+        for _ in range(4):
+            steps.caches[0].rewind(9)
+            found.append(model(torch.tensor([[7]]), cache=steps.caches[0]).logits)
+    assert not any(torch.equal(found[0], other) for other in found[1:])
 
 
 @torch.inference_mode()
@@ -313,11 +419,11 @@ class Counting(nn.Module):
 
     def __init__(self, inner):
         super().__init__()
-        self.inner, self.calls = inner, 0
+        self.inner, self.calls = inner, [0]
 
     def forward(self, x):
-        self.calls += 1
-        return self.inner(x) * (1 + self.calls % 7)
+        self.calls[0] += 1
+        return self.inner(x) * (1 + self.calls[0] % 7)
 
 
 @torch.inference_mode()
@@ -327,13 +433,86 @@ def test_a_part_that_counts_is_found_out():
     layer.feedforward = Counting(layer.feedforward)
     cache = DynamicCache()
     model(torch.tensor([PROMPT]), cache=cache)
-    with pytest.warns(UserWarning, match="is off by .* so that this model plays none"):
+    with pytest.warns(UserWarning, match="is off by .* so that this model plays none of its kind"):
         for _ in range(4):
             model(torch.tensor([[7]]), cache=cache)
-    assert model.backbone.plays is False
-    calls = layer.feedforward.calls
+    (known,) = model.backbone.replays.values()
+    assert known.tape is None and not known.proven
+    calls = layer.feedforward.calls[0]
     model(torch.tensor([[7]]), cache=cache)
-    assert layer.feedforward.calls == calls + 1
+    assert layer.feedforward.calls[0] == calls + 1
+
+
+class Reading(nn.Module):
+    """A part that looks at numbers past all operators."""
+
+    def __init__(self, inner, how):
+        super().__init__()
+        self.inner, self.how = inner, how
+
+    def forward(self, x):
+        y = self.inner(x)
+        return 2 * y if self.how(y) > 0 else -3 * y
+
+
+class Wrong(nn.Module):
+    """A part that what is noted does to fail."""
+
+    def forward(self, x):
+        return (x.unflatten(2, (4, 8)).transpose(2, 3) * 2).transpose(2, 3).view(x.shape)
+
+
+READINGS = [
+    lambda y: y.numpy().sum(),
+    lambda y: sum(y.flatten().tolist()),
+    lambda y: y.sum().item(),
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("how", READINGS)
+def test_a_part_that_reads_numbers_is_not_played(how):
+    models = pair()
+    for model in models:
+        layer = model.backbone.layers[0]
+        layer.feedforward = Reading(layer.feedforward, how)
+    Steps(*models).go(9)
+    (known,) = models[0].backbone.replays.values()
+    assert known.tape is None
+
+
+@torch.inference_mode()
+def test_a_part_that_fails_while_it_is_noted_goes_on_as_it_did():
+    models = pair()
+    for model in models:
+        layer = model.backbone.layers[0]
+        layer.feedforward = nn.Sequential(layer.feedforward, Wrong())
+    Steps(*models).go(5)
+    (known,) = models[0].backbone.replays.values()
+    assert known.tape is None and known.reason
+
+
+@torch.inference_mode()
+def test_a_cache_of_another_type_is_not_read_as_if_it_were_of_this():
+    models = pair()
+    Steps(*models).go(5)
+    for kind in (torch.float64, torch.bfloat16):
+        steps = Steps(*models)
+        for cache in steps.caches:
+            cache.buffers = {i: (k.to(kind), v.to(kind)) for i, (k, v) in cache.buffers.items()}
+        tape = next(iter(models[0].backbone.replays.values())).tape
+        assert not tape.takes(steps.caches[0].step_keys())
+
+
+@torch.inference_mode()
+def test_numbers_that_say_nothing_prove_nothing():
+    model = make("gpt")
+    model.backbone.final_norm.weight.zero_(), model.backbone.final_norm.bias.zero_()
+    cache = DynamicCache()
+    for tokens in (PROMPT, [7], [7], [7], [7]):
+        model(torch.tensor([tokens]), cache=cache)
+    (known,) = model.backbone.replays.values()
+    assert not known.proven and known.tape is not None
 
 
 @torch.inference_mode()
@@ -342,7 +521,7 @@ def test_what_cannot_be_noted_leaves_nothing_behind():
     for model in models:
         _another_part(model)
     steps = Steps(*models).go(6)
-    (known,) = replay.known.by_stack[models[0].backbone].values()
+    (known,) = models[0].backbone.replays.values()
     assert known.tape is None and "softmax" in known.reason
     assert steps.caches[0].length == len(PROMPT) + 6
 

@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.backbones.schema import TransformerConfig
 from zoo.errors import ConfigError
-from zoo.nn import replay
 from zoo.nn.attention import Context, Record
 from zoo.nn.cache import Cache
 from zoo.nn.forms import MANY, prepare
@@ -22,6 +21,7 @@ from zoo.nn.linear import Linear
 from zoo.nn.mask import Mask
 from zoo.nn.norm import build_norm
 from zoo.nn.position import Geometry, Position, Where
+from zoo.nn.replay import Replays
 from zoo.nn.schema import AttentionConfig
 from zoo.registry import build
 
@@ -45,7 +45,7 @@ class Transformer(nn.Module):
         self.config = config
         self.grid, self.prefix = grid, prefix
         self.reads = [0, 0]  # batches of few and of many rows, until weights are laid out for them
-        self.plays: bool | None = None  # whether steps can be played (zoo.nn.replay), once known
+        self.replays = Replays()  # how its steps of one token are played
         own = config.embedding_dropout
         self.embedding_dropout = config.dropout if own is None else own
         heads, _, head_dim = config.attention.shape(config.width)
@@ -117,7 +117,7 @@ class Transformer(nn.Module):
         if record is not None and -1 in record.layers:
             record.hidden[-1] = x
         if cache is not None and x.shape[1] == 1:
-            return replay.step(self, self._blocks, x, context)
+            return self.replays.step(self, self._blocks, x, context)
         return self._blocks(x, context)
 
     def _blocks(self, x: Tensor, context: Context) -> Tensor:  # b n d -> b n d
@@ -149,10 +149,12 @@ class Transformer(nn.Module):
 
     def train(self, mode: bool = True) -> Transformer:
         self.reads = [0, 0]
+        self.replays.clear()
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.reads = [0, 0]
+        self.replays.clear()
         return super()._apply(fn, recurse)
 
     def fsdp_units(self) -> list[nn.Module]:

@@ -174,7 +174,7 @@ class DynamicCache(_Memories):
     def free(self) -> None:
         self.buffers, self.filled, self.memories, self.owners = {}, {}, {}, None
 
-    def keys(self) -> Keys | None:
+    def step_keys(self) -> Keys | None:
         """Returns where a step of one token finds keys and values, or None: there is no room, or
         another class puts new ones elsewhere (zoo.nn.replay)."""
         room = min((k.shape[2] for k, _ in self.buffers.values()), default=0)

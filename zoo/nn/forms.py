@@ -225,14 +225,16 @@ class Beside:
         None where they would be of no use."""
         if weight is None or not Beside.serves(weight):
             return None
-        found = old if old is not None and old.stands_for(weight) else Beside(weight, bias)
+        same = old is not None and old.stands_for(weight, bias)
+        found = old if old is not None and same else Beside(weight, bias)
         found.make(rows)
         return found
 
-    def stands_for(self, weight: Tensor | None) -> bool:
-        """Returns whether a product with this weight may be had from the copies now."""
+    def stands_for(self, weight: Tensor | None, bias: Tensor | None) -> bool:
+        """Returns whether a product with these may be had from the copies now."""
         return (
             weight is self.weight
+            and bias is self.bias
             and self.is_current
             and not torch.is_grad_enabled()
             and runs_as_called()

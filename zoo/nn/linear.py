@@ -43,7 +43,7 @@ class Linear(Freezable):
         if self.form is not None:
             return self.form(x, activation)
         own = self._parameters  # at one row, looking two attributes up would cost a tenth of it all
-        if self.beside is not None and self.beside.stands_for(own["weight"]):
+        if self.beside is not None and self.beside.stands_for(own["weight"], own["bias"]):
             return self.beside.product(x, activation)
         return linear(x, own["weight"], own["bias"], activation)  # type: ignore[arg-type]
 

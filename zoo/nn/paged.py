@@ -263,7 +263,7 @@ class PagedCache:
             self._where = Places(starts, self.lengths)
         return self._where
 
-    def keys(self) -> Keys | None:
+    def step_keys(self) -> Keys | None:
         """Returns where a step of one token finds keys and values, or None: one sequence's do not
         lie side by side, or it is ragged (zoo.nn.replay)."""
         where = None if self.ragged is not None or not self.by_row else self.where()

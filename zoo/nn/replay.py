@@ -3,8 +3,8 @@ does between the calls of a step costs as much as a small model's products.
 
 A stack has a tape for each kind of step, made at the second one of that kind, and plays it as long
 as nothing has changed that it was made from, for whatever cache. Each thread has its own: what lies
-between two calls is kept in the tape. The first of a stack is held against the stack itself at two
-steps, since only then it is known that nothing but what may change did.
+between two calls is kept in the tape. A new one is held against the stack itself at two steps,
+since only then it is known that nothing but what may change did.
 """
 
 # b batch, n tokens, d width
@@ -18,61 +18,62 @@ from dataclasses import replace
 from itertools import chain
 from operator import is_
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from zoo.nn import native
 from zoo.nn.attention import Context
 from zoo.nn.forms import Freezable
-from zoo.nn.native.tape import Keys, Recording, Tape, Unknown
+from zoo.nn.native.tape import Keys, Recording, Tape
 
-__all__ = ["Replay", "step"]
+__all__ = ["Replay", "Replays"]
 
-# By how much sums in another order may differ: int8 numbers are rounded once more, bf16 ones always
-CLOSE = {torch.float32: 1e-2, torch.bfloat16: 5e-2}
-MOST = 4  # kinds of steps that a stack has tapes for
+# By how much a row may differ, whose sums have another order: int8 rounds the inputs of products to
+# other numbers where they are between two
+CLOSE, CLOSE_INT8, CLOSE_BF16 = 1e-3, 2e-2, 5e-2
+MOST = 16  # kinds of steps and threads that a stack has tapes for
 Body = Callable[[Tensor, Context], Tensor]
 
 
-class Known(threading.local):
-    """Of a thread: the replays of each stack."""
+class Replays(dict):  # kind and thread -> Replay
+    """How a stack's steps are played. `on` turns it off, for who compares; a copy begins anew."""
 
     def __init__(self) -> None:
-        self.by_stack: WeakKeyDictionary[nn.Module, dict[Any, Replay]] = WeakKeyDictionary()
+        super().__init__()
+        self.on = True
+
+    def step(self, stack: nn.Module, body: Body, x: Tensor, context: Context) -> Tensor:
+        """Returns body(x, context), what a stack does with a token of each sequence (b 1 d)."""
+        keys = _keys(stack, x, context) if self.on else None
+        if keys is None:
+            return body(x, context)
+        kind = _kind(x, context, keys)
+        found = self.get(kind)
+        if found is None:
+            if len(self) >= MOST:
+                self.pop(next(iter(self)), None)
+            found = self[kind] = Replay()
+        return found.step(stack, body, x, context, keys)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Replays, ()
 
 
-known = Known()
-
-
-def step(stack: Any, body: Body, x: Tensor, context: Context) -> Tensor:
-    """Returns body(x, context) for one token of each sequence (b 1 d): what a stack does with it.
-
-    `stack.plays` says whether its tapes were found to be right: None before the first one was.
-    """
-    keys = None if stack.plays is False else _keys(x, context)
-    if keys is None:
-        return body(x, context)
-    replays, kind = known.by_stack.setdefault(stack, {}), _kind(x, context, keys)
-    if kind not in replays:
-        if len(replays) == MOST:
-            del replays[next(iter(replays))]
-        replays[kind] = Replay(stack)
-    return replays[kind].step(stack, body, x, context, keys)
-
-
-def _keys(x: Tensor, context: Context) -> Keys | None:
+def _keys(stack: nn.Module, x: Tensor, context: Context) -> Keys | None:
     """Returns the keys and values to play with, or None where a step cannot be played."""
     cache: Any = context.cache
-    if context.record is not None or context.condition is not None or not native.reads(x):
+    if stack.training or context.record is not None or context.condition is not None:
         return None
-    if context.memory_mask.padding is not None or not hasattr(cache, "keys"):
+    if not native.reads(x) or context.memory_mask.padding is not None:
         return None
-    if _get_current_dispatch_mode() is not None:  # somebody wants to see every operator
+    if _get_current_dispatch_mode() is not None or _has_any_global_hook():
+        return None  # somebody wants to see every operator or module
+    if not hasattr(cache, "step_keys"):
         return None
-    keys: Keys | None = cache.keys()
+    keys: Keys | None = cache.step_keys()
     # padding is what a sequence among others has; in slots each is by itself
     rules = {"causal"} if keys is None or keys.slots is None else {"causal", "padding"}
     return keys if context.mask.rules <= rules else None
@@ -80,10 +81,10 @@ def _keys(x: Tensor, context: Context) -> Keys | None:
 
 def _kind(x: Tensor, context: Context, keys: Keys) -> tuple[Any, ...]:
     """Returns what a tape depends on beside what it is made from and who may be moved."""
-    shapes = tuple((one.shape, one.dtype) for one in _inputs(x, context))
-    cache = keys.slots is None, len(keys.kept)
+    shapes = [(one.shape, one.dtype) for one in _inputs(x, context)]
+    cache = keys.slots is None, len(keys.grown), len(keys.kept)
     bias = None if context.bias is None else len(context.bias)
-    return *shapes, *cache, bias, torch.get_num_threads()
+    return *shapes, *cache, bias, torch.get_num_threads(), threading.get_ident()
 
 
 def _inputs(x: Tensor, context: Context) -> list[Tensor]:
@@ -94,88 +95,133 @@ def _bias(context: Context) -> Tensor | None:
     return None if context.bias is None else context.bias.float().contiguous()
 
 
-class Replay:
-    """A kind of step of a stack, which goes when the stack does: it does not hold it."""
+class Made:
+    """What a stack is made from now, to be compared with what it was.
+
+    Parameters, parts and forms are looked at in every step; whatever else Python knows of a
+    part when a text begins or its cache has moved, and in every step of several texts.
+    """
+
+    TABLES, HOOKS = (
+        ("_parameters", "_buffers", "_modules"),
+        ("_forward_hooks", "_forward_pre_hooks"),
+    )
 
     def __init__(self, stack: nn.Module) -> None:
         modules = list(stack.modules())
-        tables: list[dict[str, Any]] = [
-            t for m in modules for t in (m._parameters, m._buffers, m._modules)
-        ]
-        self.tables = [table for table in tables if table]
-        self.hooks = [t for m in modules for t in (m._forward_hooks, m._forward_pre_hooks)]
+        self.tables = [getattr(module, name) for module in modules for name in self.TABLES]
+        self.hooks = [getattr(module, name) for module in modules for name in self.HOOKS]
+        self.whole = [vars(module) for module in modules]
         self.products = [module for module in modules if isinstance(module, Freezable)]
-        self.reason = ""  # why there is no tape
-        self.found: list[Any] = []  # what the last step was made with
-        self.tape: Tape | None = None
-        self.made_at: list[int] = []  # how many keys there were when the tape was made
+        self.copies: list[Any] = []  # beside weights, that the tape reads
+        self.values, self.attributes = self._values(), self._attributes()
+        self.panels = self._panels()
 
-    def step(self, stack: Any, body: Body, x: Tensor, context: Context, keys: Keys) -> Tensor:
+    def stays(self, closely: bool) -> bool:
+        """Returns whether all is as it was."""
+        return (
+            _same(self._values(), self.values)
+            and all(copy.is_current for copy in self.copies)
+            and (not closely or _same(self._attributes(), self.attributes))
+        )
+
+    @property
+    def has_new_panels(self) -> bool:
+        """Whether products may be had from C that could not when this was made."""
+        return not _same(self._panels(), self.panels)
+
+    def _values(self) -> list[Any]:
+        values = chain.from_iterable(map(dict.values, self.tables))
+        return [*values, *[x for module in self.products for x in (module.form, module.beside)]]
+
+    def _attributes(self) -> list[Any]:
+        return list(chain.from_iterable(map(dict.values, self.whole)))
+
+    def _panels(self) -> list[Any]:
+        return [getattr(module.form, "panels", None) for module in self.products]
+
+
+def _same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
+
+
+class Replay:
+    """A kind of step."""
+
+    def __init__(self) -> None:
+        self.made: Made | None = None
+        self.tape: Tape | None = None
+        self.reason = ""  # why there is no tape
+        self.made_at: list[int] = []  # how many keys there were when the tape was made
+        self.proven = False
+
+    def step(self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys) -> Tensor:
         """Returns body(x, context), which is the stack's."""
-        if not self._is_as_found():
-            self.tape, self.reason, self.found = None, "", self._things()
+        goes_on = self.tape is not None and keys.slots is None and self.tape.reads(keys)
+        if self.made is None or not self.made.stays(closely=not goes_on):
+            self.tape, self.reason, self.made = None, "", Made(stack)
             return body(x, context)
+        if any(self.made.hooks):  # who looks at a part must be called
+            return body(x, context)
+        if self.tape is not None and not self.tape.stands:
+            self.tape = None
+        if self.reason and self.made.has_new_panels:
+            self.reason = ""
         if self.tape is None and not self.reason:
-            self.tape, self.made_at = self._record(stack, body, x, context, keys), keys.lengths
-        if self.tape is None or not self.tape.takes(keys):
+            self._record(stack, body, x, context, keys)
+        if self.tape is None or not (goes_on or self.tape.takes(keys)):
             return body(x, context)
         y = self.tape(_inputs(x, context), keys, _bias(context))
-        if stack.plays is None:
-            exact = body(x, context)
-            stack.plays = self._agrees(y, exact, keys)
-            return exact
-        cache: Any = context.cache
-        cache.advance()
-        return y
-
-    def _things(self) -> list[Any]:
-        """Returns what a tape is made from."""
-        values = chain.from_iterable(map(dict.values, self.tables))
-        forms = [form for module in self.products for form in (module.form, module.beside)]
-        return [*values, *forms]
-
-    def _is_as_found(self) -> bool:
-        things, found = self._things(), self.found
-        if any(self.hooks) or len(things) != len(found) or not all(map(is_, things, found)):
-            return False
-        if self.tape is None:
-            return True
-        return all(copy.is_current for copy in self.copies) and self.tape.stands
+        if self.proven:
+            cache: Any = context.cache
+            cache.advance()
+            return y
+        exact = body(x, context)
+        self._prove(y, exact, keys)
+        return exact
 
     def _record(
         self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys
-    ) -> Tape | None:
+    ) -> None:
+        """Makes the tape, or notes why there can be none."""
         cache: Any = context.cache
         with torch.inference_mode(False):  # or who has left that mode could not write there
             held = [torch.empty(one.shape, dtype=one.dtype) for one in _inputs(x, context)]
         copied = replace(context, bias=_bias(context), kept={})
         if context.angles is not None:
             copied.angles = (held[1], held[2])
-        read = chain(held, stack.parameters(), stack.buffers())
-        noted = Recording(read, keys, copied.bias)
+        self.made, self.made_at, self.proven = Made(stack), keys.lengths, False
+        noted = Recording(chain(held, stack.parameters(), stack.buffers()), keys, copied.bias)
         try:
             with noted:
                 y = body(held[0], copied)
-            if len(noted.writers) != 2 * len(keys.grown):
-                raise Unknown("Some layers of the cache belong to others.")
-        except Unknown as error:
-            self.reason = str(error)
-            return None
+            if len(noted.writers) == 2 * len(keys.grown):
+                self.tape = Tape(noted, held, y)
+            else:
+                self.reason = "Some layers of the cache belong to others."
+        except Exception as error:  # if there is something wrong, the stack itself will say so
+            self.reason = str(error) or repr(error)
         finally:
             cache.retry(keys)
-        beside = (module.beside for module in self.products)
-        self.copies = [copy for copy in beside if copy is not None and copy.is_current]
-        return Tape(noted, held, y)
+        beside = (module.beside for module in self.made.products)
+        self.made.copies = [copy for copy in beside if copy is not None and copy.is_current]
 
-    def _agrees(self, y: Tensor, exact: Tensor, keys: Keys) -> bool | None:
-        """Returns whether a tape gives what its stack does; None where that says little yet: at the
-        step at which it was made."""
-        error = float((y - exact).float().norm() / exact.float().norm())
-        if error <= CLOSE[y.dtype]:
-            return None if keys.lengths == self.made_at else True
+    def _prove(self, y: Tensor, exact: Tensor, keys: Keys) -> None:
+        """Notes whether the tape gives what the stack does, which says little at the step at which
+        it was made; takes it away if not."""
+        assert self.made is not None
+        gap, size = (x.float().flatten(1).norm(dim=1) for x in (y - exact, exact))
+        if not bool((size > 0).all()) or not bool(size.isfinite().all()):
+            return
+        rounds = any(m.form is not None and not m.form.exact for m in self.made.products)
+        low = CLOSE_BF16 if y.dtype == torch.bfloat16 else CLOSE_INT8 if rounds else CLOSE
+        error = float((gap / size).max())
+        if error <= low:
+            self.proven = keys.lengths != self.made_at
+            return
+        self.tape, self.reason = None, "It gave other numbers."
         warnings.warn(
-            f"A step that was played is off by {error:.2g}, so that this model plays none; please "
-            "report which model it is.",
+            f"A step that was played is off by {error:.2g}, so that this model plays none of its "
+            "kind; please report which model it is.",
             stacklevel=2,
         )
-        return False

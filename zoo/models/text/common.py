@@ -135,7 +135,7 @@ class TokenHead(Freezable):
         if form is not None:
             return form(x)
         weight = embedding.weight if self.tied else self._parameters["weight"]
-        if self.beside is not None and self.beside.stands_for(weight):
+        if self.beside is not None and self.beside.stands_for(weight, self.bias):
             return self.beside.product(x, "linear")
         return linear(x, weight, self.bias)  # type: ignore[arg-type]
 

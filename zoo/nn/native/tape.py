@@ -25,6 +25,7 @@ from weakref import ref as weakref
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from zoo.nn import native
@@ -66,9 +67,23 @@ class Keys:
     where: native.Places | None = None
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """All keys and values."""
+        return [x for pairs in (self.grown, self.kept) for pair in pairs.values() for x in pair]
+
+    @property
     def lengths(self) -> list[int]:
         """How many keys there are, in each sequence or in all."""
         return [self.start + 1] if self.where is None else list(self.where.lengths)
+
+
+class _Unseen(TorchFunctionMode):
+    """Refuses what reads numbers without an operator that a recording would meet."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "__dlpack__"):
+            raise Unknown(f"A part reads numbers: {func.__name__}.")
+        return func(*args, **(kwargs or {}))
 
 
 class Recording(TorchDispatchMode):
@@ -84,11 +99,14 @@ class Recording(TorchDispatchMode):
         super().__init__()
         self.found: Any = library()
         self.outer: list[Any] = []  # what was on before
+        self.unseen = _Unseen()
         self.calls: list[tuple[Any, ctypes.Structure]] = []
         self.made: list[Tensor] = []  # whose addresses the calls hold
         self.inner: set[int] = set()  # where they are
-        self.known = {_place(x): x for x in known}
-        self.fixed: dict[int, Tensor] = {}  # those that are read
+        self.known: dict[int, list[Tensor]] = {}  # place -> those that lie there
+        for x in known:
+            self.known.setdefault(_place(x), []).append(x)
+        self.fixed: dict[int, list[Tensor]] = {}  # those that are read
         self.keys, self.bias = keys, bias
         # address -> (of grown ones, layer, keys or values)
         self.pairs = {
@@ -100,17 +118,21 @@ class Recording(TorchDispatchMode):
         self.turn = (ctypes.c_int64 * 1)(keys.start)
         # what changes with the step or the cache
         self.writers: list[tuple[Any, int, int]] = []  # of new keys or values: layer, which
-        self.readers: list[tuple[Attention, bool, int]] = []  # of grown ones, layer
+        self.readers: list[tuple[Attention, bool, int, Any]] = []  # of grown ones, layer, type
         self.biased: list[Attention] = []
 
     def __enter__(self) -> Recording:
+        if not self.outer:  # inside an operator the numbers are PyTorch's affair
+            self.unseen.__enter__()
         self.outer.append(state.recording)
         state.recording = self
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        state.recording = self.outer.pop()
         super().__exit__(*error)
+        state.recording = self.outer.pop()
+        if not self.outer:
+            self.unseen.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -122,7 +144,10 @@ class Recording(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         if func.is_view:
-            return func(*args, **kwargs)
+            y = func(*args, **kwargs)
+            if isinstance(y, Tensor) and (y.is_neg() or y.is_conj()):
+                raise Unknown(f"{func} gives numbers with another sign than those in memory.")
+            return y
         raise Unknown(f"{func} has no equivalent in C.")
 
     def own(self, x: Tensor) -> Tensor:
@@ -162,7 +187,7 @@ class Recording(TorchDispatchMode):
             in_slots = grows and keys.where is not None and given.kept[1] is keys.where.lengths
             if not in_slots and (reads[1].shape[2] != count or (grows and keys.where)):
                 raise Unknown("Only a part of the keys is read.")
-            self.readers.append((given, grows, layer))
+            self.readers.append((given, grows, layer, reads[1].dtype))
         else:
             rest += [k, v]
         if bias and self.bias is not None and given.bias == self.bias.data_ptr():
@@ -246,7 +271,7 @@ class Tape:
         self.address = ctypes.addressof(self.entries)
         # of each sequence: where its grown keys begin, how many they are, its new token's slot
         self.offsets, self.lengths, self.slots = ((ctypes.c_int64 * len(y))() for _ in range(3))
-        self.fixed = [*noted.fixed.values()]
+        self.fixed = [x for tensors in noted.fixed.values() for x in tensors]
         self.where = [x.data_ptr() for x in self.fixed]
         # the keys and values that it reads now, which may go: a tape outlives caches
         self.bound: list[weakref[Tensor]] = []
@@ -258,15 +283,19 @@ class Tape:
         """Whether what it reads beside its inputs is where it was."""
         return [x.data_ptr() for x in self.fixed] == self.where
 
+    def reads(self, keys: Keys) -> bool:
+        """Returns whether these are the keys and values that it reads now."""
+        held = keys.tensors
+        return len(held) == len(self.bound) and all(map(is_, held, [x() for x in self.bound]))
+
     def takes(self, keys: Keys) -> bool:
         """Has it read these keys and values; returns whether it can."""
-        held = [x for pairs in (keys.grown, keys.kept) for pair in pairs.values() for x in pair]
-        if len(held) == len(self.bound) and all(map(is_, held, (x() for x in self.bound))):
+        if self.reads(keys):
             return True
         if not self._fits(keys):
             return False
         self._bind(keys)
-        self.bound = [weakref(x) for x in held]
+        self.bound = [weakref(x) for x in keys.tensors]
         return True
 
     def _fits(self, keys: Keys) -> bool:
@@ -274,14 +303,14 @@ class Tape:
         side, and the tokens of every layer as far apart."""
         pairs = {True: keys.grown, False: keys.kept}
         steps = set()
-        for call, grows, layer in self.readers:
+        for call, grows, layer, dtype in self.readers:
             k, v = pairs[grows].get(layer, (None, None))
             rows = 1 if grows and keys.slots is not None else call.b
             if k is None or v is None or k.shape[:2] != (rows, call.g) or k.shape[3] != call.c:
                 return False
-            if k.stride() != v.stride() or k.stride(3) != 1 or k.dtype != v.dtype:
+            if k.stride() != v.stride() or k.stride(3) != 1:
                 return False
-            if (k.dtype == torch.bfloat16) != call.k_bf16:
+            if not k.dtype == v.dtype == dtype or k.device.type != "cpu":
                 return False
             steps.add((k.stride(0), k.stride(2)) if grows else None)
         return len(steps - {None}) <= 1
@@ -297,7 +326,7 @@ class Tape:
             else:
                 write.y, write.turn_step = held.data_ptr(), held.stride(2)
                 write.y_step[:] = [*held.stride()[:2], 0, held.stride(3)]
-        for call, grows, layer in self.readers:
+        for call, grows, layer, _ in self.readers:
             k, v = pairs[grows][layer]
             row, head, token, _ = k.stride()
             call.k, call.v, call.head, call.token = k.data_ptr(), v.data_ptr(), head, token
@@ -370,6 +399,8 @@ def _copy(tape: Recording, x: Tensor, dtype: torch.dtype | None = None, **other:
 
 
 def _joined(tape: Recording, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    if len({x.dtype for x in tensors}) > 1:
+        raise Unknown("Tensors of several types are joined.")
     shape = list(tensors[0].shape)
     shape[dim] = sum(x.shape[dim] for x in tensors)
     y, start = tape.own(torch.empty(shape, dtype=tensors[0].dtype)), 0
@@ -389,6 +420,8 @@ def _activated(name: str, in_place: bool = False) -> Callable[..., Tensor]:
 
 def _layer_norm(tape: Recording, x: Tensor, shape: Any, weight: Any = None, bias: Any = None,
                 eps: float = 1e-5, *_: Any) -> Tensor:  # fmt: skip
+    if weight is None:
+        raise Unknown("A norm without a weight.")
     kinds = {weight.dtype} | ({bias.dtype} if bias is not None else set())
     if len(shape) != 1 or len(kinds) != 1 or {x.dtype, *kinds} - set(native.FLOATS):
         raise Unknown("A norm of a kind that is not known.")

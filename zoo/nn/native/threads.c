@@ -18,8 +18,9 @@ typedef struct {
 
 static void share(void *data) {
     Shared *all = data;
-    int64_t mine = __atomic_fetch_add(&all->started, 1, __ATOMIC_RELAXED), parts = all->threads;
-    all->span(all->job, all->units * mine / parts, all->units * (mine + 1) / parts);
+    int64_t mine, parts = all->threads; /* there may be fewer threads than were asked for */
+    while ((mine = __atomic_fetch_add(&all->started, 1, __ATOMIC_RELAXED)) < parts)
+        all->span(all->job, all->units * mine / parts, all->units * (mine + 1) / parts);
 }
 
 void run(Span *span, const void *job, int64_t units, int threads) {
