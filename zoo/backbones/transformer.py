@@ -177,9 +177,10 @@ class Transformer(nn.Module):
         grid: tuple[int, ...] | None,
         clip: tuple[int, int, int] | None,
     ) -> Where:
-        if getattr(cache, "ragged", None) is not None:
-            places = cache.places()  # type: ignore[union-attr]
-            return Where(places, places, grid, self.prefix)
+        if getattr(cache, "alone", False):
+            own: Any = cache
+            places = own.places()
+            return Where(places, places, grid, self.prefix, longest=max(own.lengths))
         past = cache.length if cache is not None else 0
         n = x.shape[1]
         if mask.padding is not None:  # the first real token stands at 0, wherever the padding is

@@ -117,6 +117,8 @@ class DynamicCache(_Memories):
         super().__init__()
         self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> k, v with room to spare
         self.filled: dict[int, int] = {}  # layer -> tokens in it
+        self._keys: Keys | None = None  # what steps are told, until something is moved
+        self._room = 0  # tokens that there is room for
 
     @property
     def length(self) -> int:
@@ -148,7 +150,7 @@ class DynamicCache(_Memories):
             if old is not None:
                 buffer[:, :, :start] = old[index][:, :, :start]
             buffers.append(buffer)
-        self.buffers[layer] = (buffers[0], buffers[1])
+        self.buffers[layer], self._keys = (buffers[0], buffers[1]), None
 
     def _size(self, needed: int) -> int:
         size = self.FIRST
@@ -164,23 +166,33 @@ class DynamicCache(_Memories):
         for layer, (k, v) in self.buffers.items():
             self.buffers[layer] = (k.index_select(0, rows), v.index_select(0, rows))
         self.select_memories(rows)
+        self._keys = None
+
+    def keep_memory(self, layer: int, k: Tensor, v: Tensor) -> None:
+        super().keep_memory(layer, k, v)
+        self._keys = None
 
     def fork(self) -> DynamicCache:
         other = copy(self)
+        other._keys = None
         other.buffers = {i: (k.clone(), v.clone()) for i, (k, v) in self.buffers.items()}
         other.filled, other.memories = dict(self.filled), dict(self.memories)
         return other
 
     def free(self) -> None:
         self.buffers, self.filled, self.memories, self.owners = {}, {}, {}, None
+        self._keys = None
 
     def step_keys(self) -> Keys | None:
         """Returns where a step of one token finds keys and values, or None: there is no room, or
         another class puts new ones elsewhere (zoo.nn.replay)."""
-        room = min((k.shape[2] for k, _ in self.buffers.values()), default=0)
-        if self.length >= room or type(self).append is not DynamicCache.append:
-            return None
-        return Keys(self.buffers, self.memories, self.length)
+        if self._keys is None:
+            if type(self).append is not DynamicCache.append:
+                return None
+            self._room = min((k.shape[2] for k, _ in self.buffers.values()), default=0)
+            self._keys = Keys(self.buffers, self.memories)
+        self._keys.start = self.length
+        return self._keys if self._keys.start < self._room else None
 
     def retry(self, keys: Keys) -> None:
         """Makes ready for the step with these keys once more, of which some layers may have seen

@@ -192,6 +192,8 @@ class PagedCache:
         self._where: Places | None = None  # made when asked for
         self._coming = 0  # tokens of each, until its last layer has run
         self.ragged: list[int] | None = None  # tokens of each, where they lie in one row
+        self.alone = False  # nobody asks where the others' tokens stand
+        self._keys: Keys | None = None
 
     @property
     def length(self) -> int:
@@ -220,9 +222,12 @@ class PagedCache:
         place = torch.arange(int(lengths.max()), device=lengths.device)
         return place >= lengths.max() - lengths[:, None]
 
-    def begin(self, count: int | list[int]) -> None:
+    def begin(self, count: int | list[int], alone: bool = False) -> None:
         """Makes room for `count` tokens in every sequence, or for so many in each (a ragged step):
-        once per step, before the layers run."""
+        once per step, before the layers run. `alone`: no part looks along the row but attention,
+        which reads each one's own keys, so that no mask is needed; `places` says where tokens
+        stand."""
+        self.alone = alone or not isinstance(count, int)
         self.ragged = None if isinstance(count, int) else count
         counts = [count] * len(self.sequences) if isinstance(count, int) else count
         for sequence, more in zip(self.sequences, counts, strict=True):
@@ -235,11 +240,18 @@ class PagedCache:
         self._coming = count if isinstance(count, int) else 0
 
     def places(self) -> Tensor:
-        """Returns where the tokens of a ragged step stand, each in its own sequence (1 n)."""
-        assert self.ragged is not None
+        """Returns where the tokens of a step stand, each in its own sequence: b n, or 1 n of a
+        ragged one."""
+        device = self.pool.slots.device
+        if self.ragged is None:
+            counts = range(self._coming)
+            return torch.tensor(
+                [[s.length - self._coming + i for i in counts] for s in self.sequences],
+                device=device,
+            )
         pairs = zip(self.sequences, self.ragged, strict=True)
         found = [torch.arange(s.length - count, s.length) for s, count in pairs]
-        return torch.cat(found)[None].to(self.pool.slots.device)
+        return torch.cat(found)[None].to(device)
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         self.write(layer, k, v)
@@ -269,7 +281,10 @@ class PagedCache:
         where = None if self.ragged is not None or not self.by_row else self.where()
         if where is None or len(self._new) != len(self.sequences):
             return None
-        return Keys(self.pool.pairs, self.memories, 0, self._new, where)
+        if self._keys is None:
+            self._keys = Keys(self.pool.pairs, self.memories)
+        self._keys.slots, self._keys.where = self._new, where
+        return self._keys
 
     def retry(self, keys: Keys) -> None:
         """Makes ready for the step with these keys once more."""
@@ -299,7 +314,7 @@ class PagedCache:
         return self.memories.get(layer)
 
     def keep_memory(self, layer: int, k: Tensor, v: Tensor) -> None:
-        self.memories[layer] = (k, v)
+        self.memories[layer], self._keys = (k, v), None
 
     def rewind(self, length: int) -> None:
         """Forgets every token from `length` of the longest sequence on: all lose as many."""
@@ -314,6 +329,7 @@ class PagedCache:
         self.sequences = chosen
         for layer, (k, v) in self.memories.items():
             self.memories[layer] = (k.index_select(0, rows), v.index_select(0, rows))
+        self._keys = None
 
     def fork(self) -> PagedCache:
         other = PagedCache(self.pool, [s.fork() for s in self.sequences])
@@ -323,4 +339,4 @@ class PagedCache:
     def free(self) -> None:
         for sequence in self.sequences:
             sequence.rewind(0)
-        self.memories = {}
+        self.memories, self._keys = {}, None

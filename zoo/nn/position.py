@@ -69,6 +69,7 @@ class Where:
     prefix: int = 0
     start: int = 0  # tokens in the cache
     clip: tuple[int, int, int] | None = None  # times, rows, columns that the batch is pieces of
+    longest: int = 0  # tokens of the longest sequence, where `keys` does not say
 
 
 class Position(nn.Module):
@@ -123,7 +124,7 @@ class LearnedPosition(Position):
     def embed(self, x: Tensor, where: Where) -> Tensor:
         rows = self.rows
         # Padding takes no row: only what is longer with it is looked at, which costs a sync.
-        if where.keys.shape[-1] > rows:
+        if where.keys.shape[-1] > rows or where.longest > rows:
             count = int(where.queries.max()) + 1
             if count > rows:
                 raise ConfigError(

@@ -96,34 +96,29 @@ def _bias(context: Context) -> Tensor | None:
 
 
 class Made:
-    """What a stack is made from now, to be compared with what it was.
-
-    Parameters, parts and forms are looked at in every step; whatever else Python knows of a
-    part when a text begins or its cache has moved, and in every step of several texts.
-    """
-
-    TABLES, HOOKS = (
-        ("_parameters", "_buffers", "_modules"),
-        ("_forward_hooks", "_forward_pre_hooks"),
-    )
+    """What a stack is made from now, to be compared with what it was: when a text begins or its
+    cache has moved, everything that Python knows of its parts. From one step of a text to the next,
+    weights that have copies and hooks are looked at: whatever is looked at has left the processor's
+    cache since, and a thousand objects take as long as three layers of GPT-2."""
 
     def __init__(self, stack: nn.Module) -> None:
         modules = list(stack.modules())
-        self.tables = [getattr(module, name) for module in modules for name in self.TABLES]
-        self.hooks = [getattr(module, name) for module in modules for name in self.HOOKS]
-        self.whole = [vars(module) for module in modules]
+        self.hooks = [t for m in modules for t in (m._forward_hooks, m._forward_pre_hooks)]
+        tables = [(vars(m), m._parameters, m._buffers, m._modules) for m in modules]
+        self.tables: list[dict[str, Any]] = list(chain.from_iterable(tables))
         self.products = [module for module in modules if isinstance(module, Freezable)]
         self.copies: list[Any] = []  # beside weights, that the tape reads
-        self.values, self.attributes = self._values(), self._attributes()
-        self.panels = self._panels()
+        self.values, self.panels = self._values(), self._panels()
 
-    def stays(self, closely: bool) -> bool:
-        """Returns whether all is as it was."""
-        return (
-            _same(self._values(), self.values)
-            and all(copy.is_current for copy in self.copies)
-            and (not closely or _same(self._attributes(), self.attributes))
-        )
+    @property
+    def is_current(self) -> bool:
+        """Whether all is as it was."""
+        return _same(self._values(), self.values)
+
+    @property
+    def copies_are_current(self) -> bool:
+        """Whether weights that have copies are what they were."""
+        return all(copy.is_current for copy in self.copies)
 
     @property
     def has_new_panels(self) -> bool:
@@ -131,11 +126,7 @@ class Made:
         return not _same(self._panels(), self.panels)
 
     def _values(self) -> list[Any]:
-        values = chain.from_iterable(map(dict.values, self.tables))
-        return [*values, *[x for module in self.products for x in (module.form, module.beside)]]
-
-    def _attributes(self) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, self.whole)))
+        return list(chain.from_iterable(map(dict.values, self.tables)))
 
     def _panels(self) -> list[Any]:
         return [getattr(module.form, "panels", None) for module in self.products]
@@ -157,21 +148,14 @@ class Replay:
 
     def step(self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys) -> Tensor:
         """Returns body(x, context), which is the stack's."""
-        goes_on = self.tape is not None and keys.slots is None and self.tape.reads(keys)
-        if self.made is None or not self.made.stays(closely=not goes_on):
-            self.tape, self.reason, self.made = None, "", Made(stack)
+        tape, made = self.tape, self.made
+        if made is not None and any(made.hooks):  # who looks at a part must be called
             return body(x, context)
-        if any(self.made.hooks):  # who looks at a part must be called
+        if made is None or tape is None or not tape.goes_on(keys) or not made.copies_are_current:
+            tape = self._looked_up(stack, body, x, context, keys)
+        if tape is None:
             return body(x, context)
-        if self.tape is not None and not self.tape.stands:
-            self.tape = None
-        if self.reason and self.made.has_new_panels:
-            self.reason = ""
-        if self.tape is None and not self.reason:
-            self._record(stack, body, x, context, keys)
-        if self.tape is None or not (goes_on or self.tape.takes(keys)):
-            return body(x, context)
-        y = self.tape(_inputs(x, context), keys, _bias(context))
+        y = tape(_inputs(x, context), keys, _bias(context))
         if self.proven:
             cache: Any = context.cache
             cache.advance()
@@ -179,6 +163,22 @@ class Replay:
         exact = body(x, context)
         self._prove(y, exact, keys)
         return exact
+
+    def _looked_up(
+        self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys
+    ) -> Tape | None:
+        """Returns the tape that serves now, a new one if need be."""
+        made = self.made
+        if made is None or not made.is_current or not made.copies_are_current:
+            self.tape, self.reason, self.made = None, "", Made(stack)
+            return None
+        if self.tape is not None and not self.tape.stands:
+            self.tape = None
+        if self.reason and made.has_new_panels:
+            self.reason = ""
+        if self.tape is None and not self.reason:
+            self._record(stack, body, x, context, keys)
+        return self.tape if self.tape is not None and self.tape.takes(keys) else None
 
     def _record(
         self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys

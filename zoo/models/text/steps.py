@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class CausalSteps(Steps):
         assert isinstance(cache, PagedCache)
         if len(prompts) == 1:
             return self.step(torch.tensor(prompts, device=device))
-        if self.model.config.prefix_lm or not self.model.backbone.packs:
+        if not self.packs:
             alone = (
                 CausalSteps(self.model, None, PagedCache(cache.pool, [s])) for s in cache.sequences
             )
@@ -71,6 +72,11 @@ class CausalSteps(Steps):
         ends = torch.tensor(counts, device=device).cumsum(0) - 1
         return self.model(row, cache=cache, last=ends).logits[0]
 
+    @cached_property
+    def packs(self) -> bool:
+        """Whether sequences of different lengths need no padding in a pool."""
+        return not self.model.config.prefix_lm and self.model.backbone.packs
+
     def _prepare(self, rows: int) -> None:
         """Readies the model for so many sequences."""
         if rows not in self.prepared:
@@ -81,7 +87,9 @@ class CausalSteps(Steps):
         """Returns the mask of past and new tokens; the first call's tokens are the prompt
         itself."""
         if isinstance(self.cache, PagedCache):
-            self.cache.begin(tokens.shape[1])
+            self.cache.begin(tokens.shape[1], self.packs and self.cache.by_row)
+            if self.cache.alone:
+                return None
             real = self.cache.mask()
             return None if bool(real.all()) else real
         if self.mask is None:

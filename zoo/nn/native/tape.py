@@ -19,7 +19,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import is_
 from typing import Any
 from weakref import ref as weakref
 
@@ -54,22 +53,22 @@ class Entry(ctypes.Structure):
 Pairs = Mapping[int, tuple[Tensor, Tensor]]  # layer -> keys and values
 
 
-@dataclass
+@dataclass(eq=False)
 class Keys:
-    """Where a step finds keys and values, and writes new ones: those of `start` tokens before each
+    """Where steps find keys and values, and write new ones: those of `start` tokens before each
     sequence's own, b g s c; or, where there are `slots`, those of each sequence at `where` in one
-    row that all share, 1 g s c."""
+    row that all share, 1 g s c. A cache gives the same one as long as nothing has been moved."""
 
     grown: Pairs
     kept: Pairs  # of a memory, b g m c
-    start: int
+    start: int = 0
     slots: Tensor | None = None  # b, of the new tokens
     where: native.Places | None = None
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """All keys and values."""
-        return [x for pairs in (self.grown, self.kept) for pair in pairs.values() for x in pair]
+    def texts(self) -> tuple[int, ...] | None:
+        """What stays the same while the same texts go on."""
+        return None if self.where is None else tuple(self.where.starts)
 
     @property
     def lengths(self) -> list[int]:
@@ -272,9 +271,11 @@ class Tape:
         # of each sequence: where its grown keys begin, how many they are, its new token's slot
         self.offsets, self.lengths, self.slots = ((ctypes.c_int64 * len(y))() for _ in range(3))
         self.fixed = [x for tensors in noted.fixed.values() for x in tensors]
+        # held, so that what is read in a step is there even if a tensor was given other memory
+        self.storages = [x.untyped_storage() for x in self.fixed]
         self.where = [x.data_ptr() for x in self.fixed]
-        # the keys and values that it reads now, which may go: a tape outlives caches
-        self.bound: list[weakref[Tensor]] = []
+        self.bound: Any = None  # a weak reference to the keys that it reads; a tape outlives caches
+        self.texts: tuple[int, ...] | None = None
         self.places: list[Any] = []  # where those of memories are
         self.step = 0  # from one grown key to the next
 
@@ -283,19 +284,18 @@ class Tape:
         """Whether what it reads beside its inputs is where it was."""
         return [x.data_ptr() for x in self.fixed] == self.where
 
-    def reads(self, keys: Keys) -> bool:
-        """Returns whether these are the keys and values that it reads now."""
-        held = keys.tensors
-        return len(held) == len(self.bound) and all(map(is_, held, [x() for x in self.bound]))
+    def goes_on(self, keys: Keys) -> bool:
+        """Returns whether these are the keys that it read last, of the same texts."""
+        return self.bound is not None and self.bound() is keys and self.texts == keys.texts
 
     def takes(self, keys: Keys) -> bool:
         """Has it read these keys and values; returns whether it can."""
-        if self.reads(keys):
-            return True
-        if not self._fits(keys):
-            return False
-        self._bind(keys)
-        self.bound = [weakref(x) for x in keys.tensors]
+        if self.bound is None or self.bound() is not keys:
+            if not self._fits(keys):
+                return False
+            self._bind(keys)
+            self.bound = weakref(keys)
+        self.texts = keys.texts
         return True
 
     def _fits(self, keys: Keys) -> bool:
