@@ -18,6 +18,7 @@ from zoo.nn.attention import Record
 from zoo.nn.cache import DynamicCache, Int8Cache, SlidingCache, StaticCache
 from zoo.nn.forms import freeze, prepare
 from zoo.nn.paged import PagedCache, Sequence
+from zoo.nn.replay import Made
 
 pytestmark = pytest.mark.skipif(
     native.library() is None, reason="no C compiler was found when zoo was installed"
@@ -251,7 +252,7 @@ def test_a_model_that_was_changed_is_not_played_as_it_was(change, first):
             steps.go(4)
             for model in models:  # copies of weights that have changed serve no more
                 prepare(model, 1)
-            steps.go(6)
+            steps = Steps(*models).go(6)
         if change is not _hooked:
             assert plays(models[0]) == (change is not _another_part)  # which no tape holds
     finally:
@@ -553,11 +554,33 @@ def test_caches_do_not_stay_with_the_tape():
 
 
 @torch.inference_mode()
-def test_tapes_go_with_their_model():
-    model, twin = pair()
+@pytest.mark.parametrize("form", ["fp32", "int8"])
+def test_tapes_go_with_their_model(form):
+    model, twin = pair("gpt", width=128)
+    if form == "int8":
+        freeze(model, "int8"), freeze(twin, "int8")
     Steps(model, twin).go(5)
     assert plays(model)
-    gone = weakref.ref(model.backbone)
-    del model
-    gc.collect()
-    assert gone() is None
+    weight = model.backbone.layers[0].attention_norm.weight
+    gone = [weakref.ref(x) for x in (model.backbone, weight, model.backbone.layers[1].attention)]
+    gc.disable()
+    try:
+        del model, weight
+        assert [x() for x in gone] == [None] * 3  # not when Python happens to look for circles
+    finally:
+        gc.enable()
+
+
+@torch.inference_mode()
+def test_a_model_that_cannot_be_played_is_looked_at_once_a_text(monkeypatch):
+    models, looks = pair(), []
+    for model in models:
+        _another_part(model)
+    values = Made._values
+    monkeypatch.setattr(Made, "_values", lambda *given: looks.append(1) or values(*given))
+    steps = Steps(*models).go(3)
+    before = len(looks)
+    steps.go(20)
+    assert len(looks) == before
+    Steps(*models).go(5)
+    assert before < len(looks) < before + 5

@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import chain
 from operator import is_
 from typing import Any
+from weakref import ref as weakref
 
 import torch
 from torch import Tensor, nn
@@ -104,16 +105,16 @@ class Made:
     def __init__(self, stack: nn.Module) -> None:
         modules = list(stack.modules())
         self.hooks = [t for m in modules for t in (m._forward_hooks, m._forward_pre_hooks)]
-        tables = [(vars(m), m._parameters, m._buffers, m._modules) for m in modules]
-        self.tables: list[dict[str, Any]] = list(chain.from_iterable(tables))
+        tables: list[Any] = [(vars(m), m._parameters, m._buffers, m._modules) for m in modules]
+        # but for the first, the stack's own, in which this will lie
+        self.tables: list[dict[str, Any]] = list(chain.from_iterable(tables))[1:]
         self.products = [module for module in modules if isinstance(module, Freezable)]
         self.copies: list[Any] = []  # beside weights, that the tape reads
-        self.values, self.panels = self._values(), self._panels()
+        self.values, self.panels = self._values(stack), self._panels()
 
-    @property
-    def is_current(self) -> bool:
-        """Whether all is as it was."""
-        return _same(self._values(), self.values)
+    def is_current(self, stack: nn.Module) -> bool:
+        """Returns whether all is as it was."""
+        return _same(self._values(stack), self.values)
 
     @property
     def copies_are_current(self) -> bool:
@@ -125,8 +126,9 @@ class Made:
         """Whether products may be had from C that could not when this was made."""
         return not _same(self._panels(), self.panels)
 
-    def _values(self) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, self.tables)))
+    def _values(self, stack: nn.Module) -> list[Any]:
+        own = [x for x in vars(stack).values() if not isinstance(x, Replays)]
+        return [*own, *chain.from_iterable(map(dict.values, self.tables))]
 
     def _panels(self) -> list[Any]:
         return [getattr(module.form, "panels", None) for module in self.products]
@@ -143,19 +145,25 @@ class Replay:
         self.made: Made | None = None
         self.tape: Tape | None = None
         self.reason = ""  # why there is no tape
+        # the texts that were looked at, and what serves them
+        self.keys: Any = None  # a weak reference: this outlives caches
+        self.texts: tuple[int, ...] | None = None
+        self.serving: Tape | None = None
         self.made_at: list[int] = []  # how many keys there were when the tape was made
         self.proven = False
 
     def step(self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys) -> Tensor:
         """Returns body(x, context), which is the stack's."""
-        tape, made = self.tape, self.made
+        made = self.made
         if made is not None and any(made.hooks):  # who looks at a part must be called
             return body(x, context)
-        if made is None or tape is None or not tape.goes_on(keys) or not made.copies_are_current:
-            tape = self._looked_up(stack, body, x, context, keys)
-        if tape is None:
+        if made is None or not self._goes_on(keys) or not made.copies_are_current:
+            self.serving = self._looked_up(stack, body, x, context, keys)
+            self.texts = keys.texts
+            self.keys = weakref(keys) if self.serving is not None or self.reason else None
+        if self.serving is None:
             return body(x, context)
-        y = tape(_inputs(x, context), keys, _bias(context))
+        y = self.serving(_inputs(x, context), keys, _bias(context))
         if self.proven:
             cache: Any = context.cache
             cache.advance()
@@ -164,12 +172,16 @@ class Replay:
         self._prove(y, exact, keys)
         return exact
 
+    def _goes_on(self, keys: Keys) -> bool:
+        """Returns whether these are the texts that were looked at, in the same place."""
+        return self.keys is not None and self.keys() is keys and self.texts == keys.texts
+
     def _looked_up(
         self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys
     ) -> Tape | None:
         """Returns the tape that serves now, a new one if need be."""
         made = self.made
-        if made is None or not made.is_current or not made.copies_are_current:
+        if made is None or not made.is_current(stack) or not made.copies_are_current:
             self.tape, self.reason, self.made = None, "", Made(stack)
             return None
         if self.tape is not None and not self.tape.stands:
@@ -219,7 +231,8 @@ class Replay:
         if error <= low:
             self.proven = keys.lengths != self.made_at
             return
-        self.tape, self.reason = None, "It gave other numbers."
+        self.tape = self.serving = None
+        self.reason = "It gave other numbers."
         warnings.warn(
             f"A step that was played is off by {error:.2g}, so that this model plays none of its "
             "kind; please report which model it is.",

@@ -275,7 +275,6 @@ class Tape:
         self.storages = [x.untyped_storage() for x in self.fixed]
         self.where = [x.data_ptr() for x in self.fixed]
         self.bound: Any = None  # a weak reference to the keys that it reads; a tape outlives caches
-        self.texts: tuple[int, ...] | None = None
         self.places: list[Any] = []  # where those of memories are
         self.step = 0  # from one grown key to the next
 
@@ -284,10 +283,6 @@ class Tape:
         """Whether what it reads beside its inputs is where it was."""
         return [x.data_ptr() for x in self.fixed] == self.where
 
-    def goes_on(self, keys: Keys) -> bool:
-        """Returns whether these are the keys that it read last, of the same texts."""
-        return self.bound is not None and self.bound() is keys and self.texts == keys.texts
-
     def takes(self, keys: Keys) -> bool:
         """Has it read these keys and values; returns whether it can."""
         if self.bound is None or self.bound() is not keys:
@@ -295,7 +290,6 @@ class Tape:
                 return False
             self._bind(keys)
             self.bound = weakref(keys)
-        self.texts = keys.texts
         return True
 
     def _fits(self, keys: Keys) -> bool:
