@@ -71,7 +71,9 @@ def _gpt2(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
     _check_tokens({n: r for n, r in runs.items() if n == "zoo" or "32" in n}, prompt, NEW)
     timed = {name: _per_token(run, prompt) for name, run in runs.items()}
     timed |= {
-        f"floor {d}": Products(_shapes(m.backbone, m.embedding), d).timed()
+        f"floor {d}": Products(
+            _shapes(m.backbone, m.embedding), d, panels=_panels(m.backbone, m.head)
+        ).timed()
         for d, m in model.items()
     }
     bars += [Bar(f"{d} decode / its floor", f"floor {d}", f"zoo {d}") for d in ("bf16", "int8")]
@@ -191,7 +193,8 @@ def _t5(peers: list[str], folder: str) -> Iterator[tuple[str, Prepared]]:
         bars += [Bar("T5-small / CTranslate2 fp32", "ctranslate2", "zoo", 0.9, 1.0)]
     _check_tokens(runs, [0], NEW)
     timed = {name: _per_token(run, [0]) for name, run in runs.items()}
-    timed["floor"] = Products(_shapes(made.decoder, made.embedding), "fp32").timed()
+    shapes, panels = _shapes(made.decoder, made.embedding), _panels(made.decoder, made.head)
+    timed["floor"] = Products(shapes, "fp32", panels=panels).timed()
     yield f"T5-small fp32, source 64, {NEW} new tokens", Prepared(timed, repeats=5, bars=bars)
 
 
@@ -281,11 +284,28 @@ def _check_scores(model: dict[str, Any], prompt: list[int]) -> None:
 
 def _shapes(stack: Any, embedding: Any) -> list[tuple[int, int]]:
     """Returns (outputs, inputs) of every product of a decoding step, the tied head's last."""
+    found = [tuple(layer.weight.shape) for layer in _products(stack)]
+    return [*found, tuple(embedding.table.weight.shape)]
+
+
+def _panels(stack: Any, head: Any) -> list[Any]:
+    """Returns what our kernels read of each of these products' weights; None where it is no copy of
+    ours. The model has decoded before."""
+    from zoo.nn.native import Panels
+
+    found = []
+    for layer in [*_products(stack), head]:
+        form = layer.form or getattr(layer, "of_table", None) or layer.beside
+        own = getattr(form, "panels", None) or getattr(form, "weight", None)
+        found.append(own if isinstance(own, Panels) else None)
+    return found
+
+
+def _products(stack: Any) -> list[Any]:
     from zoo.nn.linear import Linear
 
-    found = [
-        tuple(layer.weight.shape)
+    return [
+        layer
         for name, layer in stack.named_modules()
         if isinstance(layer, Linear) and not name.endswith("cross_attention.kv")
     ]
-    return [*found, tuple(embedding.table.weight.shape)]
