@@ -584,3 +584,16 @@ def test_a_model_that_cannot_be_played_is_looked_at_once_a_text(monkeypatch):
     assert len(looks) == before
     Steps(*models).go(5)
     assert before < len(looks) < before + 5
+
+
+@torch.inference_mode()
+def test_beams_are_played_and_not_looked_at_each_time(monkeypatch):
+    models, looks = pair(), []
+    steps = Steps(*models, rows=3).go(4)
+    values = Made._values
+    monkeypatch.setattr(Made, "_values", lambda *given: looks.append(1) or values(*given))
+    for order in ([2, 0, 0], [1, 1, 2], [0, 2, 1]):
+        for cache in steps.caches:
+            cache.select(torch.tensor(order))
+        steps.go(1)
+    assert plays(models[0]) and not looks

@@ -118,6 +118,7 @@ class DynamicCache(_Memories):
         self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> k, v with room to spare
         self.filled: dict[int, int] = {}  # layer -> tokens in it
         self._keys: Keys | None = None  # what steps are told, until something is moved
+        self._text = object()
         self._room = 0  # tokens that there is room for
 
     @property
@@ -174,14 +175,14 @@ class DynamicCache(_Memories):
 
     def fork(self) -> DynamicCache:
         other = copy(self)
-        other._keys = None
+        other._keys, other._text = None, object()
         other.buffers = {i: (k.clone(), v.clone()) for i, (k, v) in self.buffers.items()}
         other.filled, other.memories = dict(self.filled), dict(self.memories)
         return other
 
     def free(self) -> None:
         self.buffers, self.filled, self.memories, self.owners = {}, {}, {}, None
-        self._keys = None
+        self._keys, self._text = None, object()
 
     def step_keys(self) -> Keys | None:
         """Returns where a step of one token finds keys and values, or None: there is no room, or
@@ -190,7 +191,7 @@ class DynamicCache(_Memories):
             if type(self).append is not DynamicCache.append:
                 return None
             self._room = min((k.shape[2] for k, _ in self.buffers.values()), default=0)
-            self._keys = Keys(self.buffers, self.memories)
+            self._keys = Keys(self.buffers, self.memories, text=self._text)
         self._keys.start = self.length
         return self._keys if self._keys.start < self._room else None
 

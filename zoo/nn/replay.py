@@ -18,7 +18,6 @@ from dataclasses import replace
 from itertools import chain
 from operator import is_
 from typing import Any
-from weakref import ref as weakref
 
 import torch
 from torch import Tensor, nn
@@ -97,10 +96,10 @@ def _bias(context: Context) -> Tensor | None:
 
 
 class Made:
-    """What a stack is made from now, to be compared with what it was: when a text begins or its
-    cache has moved, everything that Python knows of its parts. From one step of a text to the next,
-    weights that have copies and hooks are looked at: whatever is looked at has left the processor's
-    cache since, and a thousand objects take as long as three layers of GPT-2."""
+    """What a stack is made from now, to be compared with what it was: when a text begins,
+    everything that Python knows of its parts; from one step of a text to the next, hooks and the
+    weights that have copies. Whatever is looked at has left the processor's cache since, and a
+    thousand objects take as long as half a layer of GPT-2."""
 
     def __init__(self, stack: nn.Module) -> None:
         modules = list(stack.modules())
@@ -145,9 +144,9 @@ class Replay:
         self.made: Made | None = None
         self.tape: Tape | None = None
         self.reason = ""  # why there is no tape
-        # the texts that were looked at, and what serves them
-        self.keys: Any = None  # a weak reference: this outlives caches
-        self.texts: tuple[int, ...] | None = None
+        # the texts that were looked at, how far they were, and what serves them
+        self.texts: object = None
+        self.start = 0
         self.serving: Tape | None = None
         self.made_at: list[int] = []  # how many keys there were when the tape was made
         self.proven = False
@@ -157,11 +156,12 @@ class Replay:
         made = self.made
         if made is not None and any(made.hooks):  # who looks at a part must be called
             return body(x, context)
-        if made is None or not self._goes_on(keys) or not made.copies_are_current:
+        if made is None or not self._go_on(keys) or not made.copies_are_current:
             self.serving = self._looked_up(stack, body, x, context, keys)
-            self.texts = keys.texts
-            self.keys = weakref(keys) if self.serving is not None or self.reason else None
-        if self.serving is None:
+            settled = self.serving is not None or self.reason
+            self.texts = keys.texts if settled else None
+        self.start = keys.start
+        if self.serving is None or not self.serving.takes(keys):
             return body(x, context)
         y = self.serving(_inputs(x, context), keys, _bias(context))
         if self.proven:
@@ -172,9 +172,10 @@ class Replay:
         self._prove(y, exact, keys)
         return exact
 
-    def _goes_on(self, keys: Keys) -> bool:
-        """Returns whether these are the texts that were looked at, in the same place."""
-        return self.keys is not None and self.keys() is keys and self.texts == keys.texts
+    def _go_on(self, keys: Keys) -> bool:
+        """Returns whether these are the texts that were looked at, and not begun anew."""
+        same = self.texts is not None and self.texts == keys.texts
+        return same and keys.start >= self.start
 
     def _looked_up(
         self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys
@@ -190,7 +191,7 @@ class Replay:
             self.reason = ""
         if self.tape is None and not self.reason:
             self._record(stack, body, x, context, keys)
-        return self.tape if self.tape is not None and self.tape.takes(keys) else None
+        return self.tape
 
     def _record(
         self, stack: nn.Module, body: Body, x: Tensor, context: Context, keys: Keys

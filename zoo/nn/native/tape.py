@@ -64,11 +64,12 @@ class Keys:
     start: int = 0
     slots: Tensor | None = None  # b, of the new tokens
     where: native.Places | None = None
+    text: object = None  # stays the same while a cache does, wherever its keys are
 
     @property
-    def texts(self) -> tuple[int, ...] | None:
+    def texts(self) -> object:
         """What stays the same while the same texts go on."""
-        return None if self.where is None else tuple(self.where.starts)
+        return self.text if self.where is None else tuple(self.where.starts)
 
     @property
     def lengths(self) -> list[int]:
