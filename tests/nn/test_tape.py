@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from zoo.nn import native
 from zoo.nn.native import calls
-from zoo.nn.native.tape import Keys, Recording, Tape, Unknown
+from zoo.nn.native.recording import Keys, Recording, Unknown
+from zoo.nn.native.tape import Tape
 
 pytestmark = pytest.mark.skipif(
     native.library() is None, reason="no C compiler was found when zoo was installed"

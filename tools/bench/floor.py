@@ -79,7 +79,8 @@ def _in_one_call(products: list[tuple[Any, Any]]) -> Iterator[tuple[Callable[[An
     longer than some of them do, and is none of what the machine needs."""
     import torch
 
-    from zoo.nn.native.tape import Keys, Recording, Tape
+    from zoo.nn.native.recording import Keys, Recording
+    from zoo.nn.native.tape import Tape
 
     for ours, group in groupby(products, lambda pair: _panels(pair[0]) is not None):
         if not ours:

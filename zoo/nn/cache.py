@@ -33,7 +33,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.nn.forms import quantise
-from zoo.nn.native.tape import Keys
+from zoo.nn.native.recording import Keys
 
 __all__ = [
     "CACHES",

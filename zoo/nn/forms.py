@@ -136,9 +136,7 @@ class Packed(Form):
         return native.has_room(weight)
 
     def prepare(self, rows: int) -> None:
-        few = (
-            rows <= self.STEP
-        )  # who brings more has not come to decode, and one batch is as another
+        few = rows <= self.STEP  # who brings more does not decode, and one batch is as another
         if few and self.panels is None and native.Panels.suits(self.weight, rows):
             self.panels = native.Panels(self.dense(), self.bias)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.nn.native import Places, store, zeros
-from zoo.nn.native.tape import Keys
+from zoo.nn.native.recording import Keys
 
 __all__ = ["PagePool", "PagedCache", "Sequence"]
 

@@ -27,7 +27,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from zoo.nn import native
 from zoo.nn.attention import Context
 from zoo.nn.forms import Freezable
-from zoo.nn.native.tape import Keys, Recording, Tape
+from zoo.nn.native.recording import Keys, Recording
+from zoo.nn.native.tape import Tape
 
 __all__ = ["Replay", "Replays"]
 

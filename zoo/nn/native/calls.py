@@ -136,7 +136,7 @@ def _sources(found: Any) -> str:
 
 
 class State(threading.local):
-    """Of a thread: who notes calls instead of making them (zoo.nn.native.tape)."""
+    """Of a thread: who notes calls instead of making them (zoo.nn.native.recording)."""
 
     recording: Any = None
 
