@@ -178,8 +178,8 @@ def test_a_cache_is_used_as_caches_are(change):
 
 
 def test_structures_are_those_of_c():
-    found = (ctypes.c_int64 * 5).in_dll(native.library(), "sizes")
-    kinds = (calls.Product, calls.Attention, calls.Norm, calls.Map, calls.Store)
+    found = (ctypes.c_int64 * 6).in_dll(native.library(), "sizes")
+    kinds = (calls.Product, calls.Attention, calls.Norm, calls.Map, calls.Store, calls.Many)
     assert [ctypes.sizeof(kind) for kind in kinds] == list(found)
     assert set(calls.CALLS.values()) == set(kinds)
 

@@ -110,6 +110,9 @@ class SDPAKernel(Kernel):
             wide = None if bias is None else bias.float()
             if wide is None or (len(wide) == 1 and wide.stride(3) == 1):
                 return native.attend(q, k, v, wide, scale, window=mask.window), state
+        if self.backend == "auto" and not dropout and native.attends_many(q, k, v):
+            pieces = mask.pieces(queries, keys, q.device, bias)
+            return native.attend_many(q, k, v, scale, *pieces), state
         if (queries == 1 and _widened(q)) or k.dtype != q.dtype:
             wide = None if bias is None else bias.float()
             out, _ = self.attend(q.float(), k.float(), v.float(), mask, wide, scale, None, dropout)

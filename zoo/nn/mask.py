@@ -105,6 +105,35 @@ class Mask:
                 self._kept["bias"] = (bias, joined)
         return joined
 
+    def pieces(
+        self, queries: int, keys: int, device: torch.device, bias: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None, int | None, int | None]:
+        """Returns the mask, and a bias on the scores, in the pieces that a kernel can see through:
+
+        what is added to the scores (b|1 h|1 q|1 k, fp32), in memory key by key; which keys are real
+        (b|1 k, None: all); and how many keys before and after its own place a query sees (None:
+        all). What is no window and no padding is added as -inf.
+        """
+        if self.rules <= {"causal", "window", "padding"} and self.place is None:
+            real = None if self.padding is None else self.padding[:, -keys:]
+            before = None if self.window is None else self.window - 1
+            return self._added(bias), real, before, 0 if self.causal else before
+        return self._added(self.matrix(queries, keys, device, bias)), None, None, None
+
+    def _added(self, found: Tensor | None) -> Tensor | None:
+        if found is None:
+            return None
+        last, turned = self._kept.get("added", (None, None))  # one slot, as in `matrix`
+        if last is not found:
+            if found.dtype == torch.bool:
+                zeros = torch.zeros_like(found, dtype=torch.float32)
+                turned = zeros.masked_fill_(~found, float("-inf"))
+            else:
+                turned = found.float()
+            turned = turned.transpose(2, 3).contiguous().transpose(2, 3)
+            self._kept["added"] = (found, turned)
+        return turned
+
     def block(
         self, start: int, stop: int, first: int, last: int, device: torch.device
     ) -> Tensor | None:

@@ -1,13 +1,14 @@
 """Inference's readers of memory in C: products of few rows (`products.c`), attention of one query
-(`attend.c`), norms and maxima (`rows.c`), sums of numbers (`maps.c`), and all that a step of
-decoding does in one call (`tape.c`). setup.py compiles them where there is a C compiler.
+(`attend.c`) and of many (`many.c`), norms and maxima (`rows.c`), sums of numbers (`maps.c`), and
+all that a step of decoding does in one call (`tape.c`). setup.py compiles them where there is a C
+compiler.
 
 PyTorch's products of one to sixteen rows are at 0.3 to 0.6 of what the memory gives (an Intel
 Xeon); decoding does little else. Where nothing was compiled, or ZOO_LINEAR is "torch", `library` is
 None and PyTorch's are used, with the same numbers up to the order of sums.
 """
 
-# m rows, i inputs, o outputs; b batch, h heads, g key heads, n keys, c channels of a head
+# m rows, i inputs, o outputs; b batch, h heads, g key heads, q queries, n keys, c channels of each
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.nn.matmul import activate, has_tiles, runs_as_called
-from zoo.nn.native.calls import Attention, Norm, Product, Store, call, library
+from zoo.nn.native.calls import Attention, Many, Norm, Product, Store, call, library
 from zoo.nn.native.memory import free, place, zeros
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "Places",
     "activate_",
     "attend",
+    "attend_many",
     "attends",
+    "attends_many",
     "has_room",
     "largest",
     "layer_norm",
@@ -42,6 +45,7 @@ __all__ = [
 WIDE = 16  # outputs in a panel
 LANES = 64  # inputs that are read at a time
 CHANNELS = 512  # of a head, at most
+SEVERAL = 12  # queries that fill enough of sixteen lanes
 PRODUCTS = {  # by the weight's type
     torch.float32: "linear_f32",
     torch.bfloat16: "linear_bf16",
@@ -235,6 +239,72 @@ def attend(
     )
     given.kept = offsets, lengths  # whose addresses it holds
     return call(found.attend_rows, given, (q, k, v) if bias is None else (q, k, v, bias), y)
+
+
+def attends_many(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Returns whether `attend_many` may be called, and is faster than PyTorch's: fp32 on a CPU with
+    AVX-512, nothing trained or compiled."""
+    return (
+        q.shape[2] >= SEVERAL
+        and q.device.type == "cpu"
+        and q.dtype == k.dtype == v.dtype == torch.float32
+        and q.shape[3] == v.shape[3] <= CHANNELS
+        and q.stride(3) == k.stride(3) == v.stride(3) == 1
+        and not torch.is_grad_enabled()
+        and library() is not None
+        and runs_as_called()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
+
+
+def attend_many(
+    q: Tensor,  # b h q c
+    k: Tensor,  # b g n c
+    v: Tensor,
+    scale: float,
+    bias: Tensor | None = None,  # b|1 h|1 q|1 n; as it is if its queries lie without gaps
+    real: Tensor | None = None,  # b|1 n, bool: False where nobody may look
+    before: int | None = None,
+    after: int | None = None,
+) -> Tensor:
+    """Returns softmax(q k^T * scale + bias) v, b h q c, all in fp32; zeros for who sees nothing.
+
+    The queries are the last ones of the keys' sequence, and see so many keys before and after their
+    own place; None: all."""
+    found: Any = library()
+    b, h, queries, c = q.shape
+    keys = k.shape[2]
+    if bias is not None and bias.shape[2] > 1 and bias.stride(2) != 1:
+        bias = bias.transpose(2, 3).contiguous().transpose(2, 3)
+    if real is not None and real.stride(1) != 1:
+        real = real.contiguous()
+    y = q.new_empty(b, queries, h, c)
+    steps = [0 if bias is None or bias.shape[i] == 1 else bias.stride(i) for i in range(4)]
+    given = Many(
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        None if real is None else real.data_ptr(),
+        y.data_ptr(),
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *steps,
+        0 if real is None or len(real) == 1 else real.stride(0),
+        b,
+        h,
+        k.shape[1],
+        queries,
+        keys,
+        c,
+        queries + keys if before is None else before,  # of all that there are
+        queries + keys if after is None else after,
+        scale,
+        torch.get_num_threads() if b * h * queries * keys * c > WORTH_IT else 1,
+    )
+    reads = (q, k, v, *(x for x in (bias, real) if x is not None))
+    return call(found.attend_many, given, reads, y).transpose(1, 2)
 
 
 def store(x: Tensor, slots: Tensor, where: Tensor) -> None:

@@ -21,6 +21,7 @@ from zoo.nn.native.sources import digest
 __all__ = [
     "AXES",
     "Attention",
+    "Many",
     "Map",
     "Norm",
     "Product",
@@ -54,6 +55,16 @@ class Attention(ctypes.Structure):
     )
 
 
+class Many(ctypes.Structure):
+    _fields_ = _fields(
+        q__k__v__bias__real__y=ADDRESS,
+        q_b__q_h__q_n__k_b__k_g__k_s__v_b__v_g__v_s=COUNT,
+        bias_b__bias_h__bias_n__bias_s__real_b__b__h__g__n__s__c__before__after=COUNT,
+        scale=NUMBER,
+        threads=FLAG,
+    )
+
+
 class Store(ctypes.Structure):
     _fields_ = _fields(
         x__slots__slot=ADDRESS, b__g__n__bytes__x_b__x_g__x_n__slots_g__slots_s=COUNT
@@ -83,6 +94,7 @@ CALLS: dict[str, type[ctypes.Structure]] = {
     "small_f32": Product,
     "small_bf16": Product,
     "attend_rows": Attention,
+    "attend_many": Many,
     "store": Store,
     "rms_norm": Norm,
     "layer_norm": Norm,

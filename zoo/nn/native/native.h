@@ -84,10 +84,14 @@ INLINE halves rounded(floats x) { /* to bf16: the nearest, ties to even; NaN sta
 
 INLINE void keep(void *to, int64_t n, floats x, int64_t count, const int bf16) { /* `count` of x */
     halves low = rounded(x);
-    if (bf16)
-        memcpy((uint16_t *)to + n, &low, count == 16 ? 32 : 2 * (size_t)count);
+    if (bf16 && count == 16) /* a store, where a size that is not known is a loop */
+        memcpy((uint16_t *)to + n, &low, sizeof low);
+    else if (bf16)
+        memcpy((uint16_t *)to + n, &low, 2 * (size_t)count);
+    else if (count == 16)
+        memcpy((float *)to + n, &x, sizeof x);
     else
-        memcpy((float *)to + n, &x, count == 16 ? 64 : 4 * (size_t)count);
+        memcpy((float *)to + n, &x, 4 * (size_t)count);
 }
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -159,6 +163,20 @@ typedef struct {                    /* attend.c: y = softmax(q k^T * scale + bia
     float scale;
     int q_bf16, k_bf16, threads;
 } Attention;
+
+typedef struct {            /* many.c: y = softmax(q k^T * scale + bias) v, of many queries */
+    const float *q, *k, *v; /* b h n c; b g s c */
+    const float *bias;      /* added to the scores; or NULL */
+    const uint8_t *real;    /* b s: 0 where nobody may look; or NULL */
+    float *y;               /* b n h c, without gaps */
+    int64_t q_b, q_h, q_n, k_b, k_g, k_s, v_b, v_g, v_s;
+    int64_t bias_b, bias_h, bias_n, bias_s; /* bias_n is 1, or 0: the same for all queries */
+    int64_t real_b;
+    int64_t b, h, g, n, s, c;
+    int64_t before, after; /* keys that a query sees beside its own; the last query's is the last */
+    float scale;
+    int threads;
+} Many;
 
 typedef struct {          /* attend.c: rows of x (b g n) to slots (g s), the token n of b to its own */
     const char *x;
