@@ -1,5 +1,6 @@
 """Attention of many queries in C against the formula in double precision."""
 
+import math
 from itertools import product
 
 import pytest
@@ -8,23 +9,37 @@ import torch
 from zoo.nn import native
 from zoo.nn.kernel import attention_weights
 from zoo.nn.mask import Mask
+from zoo.nn.matmul import has_tiles
 from zoo.nn.native import calls
 from zoo.registry import build, resolve
 
 pytestmark = pytest.mark.skipif(
     native.library() is None, reason="no C compiler was found when zoo was installed"
 )
-ALLOWED = 2e-6  # of the largest output
+KINDS = {  # what is given, and with which instructions
+    "fp32": (torch.float32, 3),
+    "bf16 in tiles": (torch.bfloat16, 3),
+    "bf16 as fp32": (torch.bfloat16, 2),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """Returns a type, and leaves out what the processor has beyond some kind of instructions."""
+    dtype, instructions = KINDS[request.param]
+    native.library().allow(instructions)
+    yield dtype
+    native.library().allow(3)
 
 
 def random(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def heads(queries, keys, h=4, g=2, c=32, b=2):
+def heads(queries, keys, h=4, g=2, c=32, b=2, dtype=torch.float32):
     """As projections leave them: heads beside each other, queries longer than what is read."""
-    q = random(b, queries, h + 1, c).transpose(1, 2)[:, :h]
-    k, v = random(b, keys, 2 * g, c, seed=1).transpose(1, 2).chunk(2, 1)
+    q = random(b, queries, h + 1, c).to(dtype).transpose(1, 2)[:, :h]
+    k, v = random(b, keys, 2 * g, c, seed=1).to(dtype).transpose(1, 2).chunk(2, 1)
     return q, k, v
 
 
@@ -36,8 +51,9 @@ def exact(q, k, v, mask, bias, scale):
 
 
 def assert_close(found, wanted):
-    assert found.shape == wanted.shape and found.dtype == torch.float32
-    assert (found - wanted).abs().max() <= ALLOWED * wanted.abs().max()
+    allowed = 2e-6 if found.dtype == torch.float32 else 8e-3  # of bf16, weights are rounded too
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= allowed * wanted.abs().max()
 
 
 @torch.inference_mode()
@@ -45,8 +61,8 @@ def assert_close(found, wanted):
 @pytest.mark.parametrize("past", [0, 3, 200])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("window", [None, 1, 7, 100])
-def test_is_the_formula(queries, past, causal, window):
-    q, k, v = heads(queries, queries + past)
+def test_is_the_formula(kind, queries, past, causal, window):
+    q, k, v = heads(queries, queries + past, dtype=kind)
     mask = Mask(causal=causal, window=window)
     before = None if window is None else window - 1
     found = native.attend_many(q, k, v, 0.3, before=before, after=0 if causal else before)
@@ -56,8 +72,8 @@ def test_is_the_formula(queries, past, causal, window):
 @torch.inference_mode()
 @pytest.mark.parametrize("channels", [1, 5, 8, 20, 64, 80, 92, 128, 512])
 @pytest.mark.parametrize(("h", "g"), [(3, 3), (4, 1)])
-def test_heads_of_any_width_and_groups(channels, h, g):
-    q, k, v = heads(70, 90, h, g, channels)
+def test_heads_of_any_width_and_groups(kind, channels, h, g):
+    q, k, v = heads(70, 90, h, g, channels, dtype=kind)
     mask = Mask(causal=True)
     found = native.attend_many(q, k, v, channels**-0.5, after=0)
     assert_close(found, exact(q, k, v, mask, None, channels**-0.5))
@@ -66,8 +82,8 @@ def test_heads_of_any_width_and_groups(channels, h, g):
 @torch.inference_mode()
 @pytest.mark.parametrize("shape", list(product([1, 2], [1, 4], [1, 60], [90])), ids=str)
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_bias_is_added(shape, turned):
-    q, k, v = heads(60, 90)
+def test_a_bias_is_added(kind, shape, turned):
+    q, k, v = heads(60, 90, dtype=kind)
     bias = random(*shape, seed=2)
     if turned:
         bias = bias.transpose(2, 3).contiguous().transpose(2, 3)
@@ -78,8 +94,8 @@ def test_a_bias_is_added(shape, turned):
 @torch.inference_mode()
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("step", [1, 2])
-def test_keys_that_are_not_real_are_not_seen(rows, step):
-    q, k, v = heads(60, 90)
+def test_keys_that_are_not_real_are_not_seen(kind, rows, step):
+    q, k, v = heads(60, 90, dtype=kind)
     real = (random(rows, 90 * step, seed=2) > 0)[:, ::step]
     real[-1, :20] = False
     real[0, 60:] = False
@@ -89,13 +105,15 @@ def test_keys_that_are_not_real_are_not_seen(rows, step):
 
 
 @torch.inference_mode()
-def test_who_sees_nothing_gets_zeros():
-    q, k, v = heads(20, 30)
+def test_who_sees_nothing_gets_zeros(kind):
+    q, k, v = heads(20, 30, dtype=kind)
     real = torch.ones(2, 30, dtype=torch.bool)
     real[0] = False
     found = native.attend_many(q, k, v, 0.3, real=real)
     assert not found[0].any() and found[1].all()
-    more = native.attend_many(*heads(30, 20), 0.3, after=0)  # ten stand before the first key
+    more = native.attend_many(
+        *heads(30, 20, dtype=kind), 0.3, after=0
+    )  # ten stand before the first key
     assert not more[:, :, :10].any() and more[:, :, 10:].all()
 
 
@@ -126,8 +144,8 @@ def test_what_is_no_number_reaches_only_who_sees_it(bad):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_give_what_one_gives(threads):
-    q, k, v = heads(500, 500, 5, 5, 64, 1)
+def test_threads_give_what_one_gives(kind, threads):
+    q, k, v = heads(500, 500, 5, 5, 64, 1, kind)
     wanted = native.attend_many(q, k, v, 0.3, after=0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -138,20 +156,25 @@ def test_threads_give_what_one_gives(threads):
 
 
 @torch.inference_mode()
-def test_reads_only_what_it_is_given():
-    """The last head of the last row, and a bias and a padding that end with it: what lies behind
-    them is no number."""
-    ends = [torch.full((n + 64,), float("nan")) for n in (3 * 33 * 20, 3 * 50 * 20, 3 * 50 * 33)]
-    for n, x in enumerate(ends):
-        x[:-64] = random(len(x) - 64, seed=n)
-    q = ends[0][:-64].view(1, 3, 33, 20)
-    k = v = ends[1][:-64].view(1, 3, 50, 20)
-    bias = ends[2][:-64].view(1, 3, 50, 33).transpose(2, 3)
+@pytest.mark.parametrize("channels", [20, 32])
+def test_reads_only_what_it_is_given(kind, channels):
+    """What lies behind the last numbers of each tensor is no number."""
+
+    def ending(*shape, dtype=kind):
+        room = torch.full((math.prod(shape) + 512,), float("nan"), dtype=dtype)
+        found = room[:-512].view(shape)
+        return found.copy_(random(*shape))
+
+    q, k, v = ending(1, 3, 33, channels), ending(1, 3, 50, channels), ending(1, 3, 50, channels)
+    bias = ending(1, 3, 50, 33, dtype=torch.float32).transpose(2, 3)
     found = native.attend_many(q, k, v, 0.3, bias)
     assert_close(found, exact(q, k, v, Mask(), bias, 0.3))
 
 
-@pytest.mark.parametrize("change", [None, "grad", "few", "wide", "dtype", "strides", "autocast"])
+CHANGES = [None, "grad", "few", "wide", "dtype", "strides", "autocast", "bf16", "odd bf16"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_it_does_not_know_is_left_to_pytorch(change):
     q, k, v = heads(20, 30)
     if change == "few":
@@ -162,12 +185,17 @@ def test_what_it_does_not_know_is_left_to_pytorch(change):
         k, v = k.bfloat16(), v.bfloat16()
     if change == "strides":
         v = v.transpose(2, 3).contiguous().transpose(2, 3)
-    fits = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    fits = change is None and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if change == "bf16":
+        q, k, v = heads(20, 30, dtype=torch.bfloat16)
+        fits = has_tiles()
+    if change == "odd bf16":
+        q, k, v = heads(20, 30, c=40, dtype=torch.bfloat16)
     with (
         torch.set_grad_enabled(change == "grad"),
         torch.autocast("cpu", enabled=change == "autocast"),
     ):
-        assert native.attends_many(q, k, v) == (change is None and fits)
+        assert native.attends_many(q, k, v) == fits
 
 
 def test_memory_that_is_short_is_said(monkeypatch):
@@ -191,13 +219,14 @@ RULES = {
 @torch.inference_mode()
 @pytest.mark.parametrize("values", list(product(*RULES.values())), ids=lambda _: "")
 @pytest.mark.parametrize("biased", [False, True])
-def test_the_kernel_is_plain_under_every_rule(values, biased):
+@pytest.mark.parametrize("dtype", native.FLOATS)
+def test_the_kernel_is_plain_under_every_rule(values, biased, dtype):
     mask = Mask(**dict(zip(RULES, values, strict=True)))
     for queries in (40, 15):
-        q, k, v = heads(queries, 40)
+        q, k, v = heads(queries, 40, dtype=dtype)
         if mask.dense is not None and queries < 40:
             mask = mask.also(dense=mask.dense[:, :, -queries:])
-        bias = random(1, 4, queries, 40, seed=2) if biased else None
+        bias = random(1, 4, queries, 40, seed=2).to(dtype) if biased else None
         for _ in range(2):  # what was worked out is kept
             found, _ = build(resolve("kernel", "sdpa")).attend(q, k, v, mask, bias, 0.3)
             assert_close(found, exact(q, k, v, mask, bias, 0.3))

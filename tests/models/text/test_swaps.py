@@ -16,10 +16,10 @@ STACK = {
     "width": 32,
     "length": 24,
     "attention": {"heads": 4, "dropout": 0.0},
-    "feedforward": {"hidden": 48},
+    "feedforward": {"hidden": 48, "dropout": 0.0},
     "dropout": 0.0,
 }
-CROSS = {"cross_attention": {"heads": 4}}
+CROSS = {"cross_attention": {"heads": 4, "dropout": 0.0}}
 ONE = {"vocabulary": 61, "backbone": STACK}
 PAIR = {"vocabulary": 61, "encoder": STACK, "decoder": {**STACK, **CROSS}}
 # a node of each family; key heads and widths that 32 channels allow

@@ -167,7 +167,7 @@ def test_features_of_a_shipped_model_are_compared():
     judge((large - 0.5) / 0.5, record=record)
     for layer, found in enumerate(seen.features(pixels())):
         torch.testing.assert_close(found, F.normalize(record.hidden[layer], dim=-1))
-    assert float(seen(pixels(), pixels())) == 0
+    assert float(seen(pixels(), pixels())) < 1e-10  # one is seen with gradients, by other kernels
     near, far = (pixels() + by * pixels(9) for by in (0.05, 0.5))
     assert seen(near, pixels()) < seen(far, pixels())
     expected = loss.scalars["reconstruction"] + 0.5 * loss.scalars["perceptual"]

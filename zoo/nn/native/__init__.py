@@ -45,6 +45,7 @@ __all__ = [
 WIDE = 16  # outputs in a panel
 LANES = 64  # inputs that are read at a time
 CHANNELS = 512  # of a head, at most
+TILE = 32  # numbers of bf16 in a line of a tile
 SEVERAL = 12  # queries that fill enough of sixteen lanes
 PRODUCTS = {  # by the weight's type
     torch.float32: "linear_f32",
@@ -243,18 +244,24 @@ def attend(
 
 def attends_many(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Returns whether `attend_many` may be called, and is faster than PyTorch's: fp32 on a CPU with
-    AVX-512, nothing trained or compiled."""
+    AVX-512, bf16 on one with tiles, nothing trained or compiled."""
     return (
         q.shape[2] >= SEVERAL
         and q.device.type == "cpu"
-        and q.dtype == k.dtype == v.dtype == torch.float32
+        and q.dtype == k.dtype == v.dtype
         and q.shape[3] == v.shape[3] <= CHANNELS
         and q.stride(3) == k.stride(3) == v.stride(3) == 1
         and not torch.is_grad_enabled()
         and library() is not None
         and runs_as_called()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and _multiplies(q.dtype, q.shape[3])
     )
+
+
+def _multiplies(dtype: torch.dtype, channels: int) -> bool:
+    if dtype == torch.bfloat16:
+        return has_tiles() and channels % TILE == 0
+    return dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def attend_many(
@@ -262,12 +269,13 @@ def attend_many(
     k: Tensor,  # b g n c
     v: Tensor,
     scale: float,
-    bias: Tensor | None = None,  # b|1 h|1 q|1 n; as it is if its queries lie without gaps
+    bias: Tensor | None = None,  # b|1 h|1 q|1 n, fp32; as it is if its queries lie without gaps
     real: Tensor | None = None,  # b|1 n, bool: False where nobody may look
     before: int | None = None,
     after: int | None = None,
 ) -> Tensor:
-    """Returns softmax(q k^T * scale + bias) v, b h q c, all in fp32; zeros for who sees nothing.
+    """Returns softmax(q k^T * scale + bias) v, b h q c, all in fp32, or in bf16 with sums in fp32;
+    zeros for who sees nothing. The scale is more than 0.
 
     The queries are the last ones of the keys' sequence, and see so many keys before and after their
     own place; None: all."""
@@ -301,6 +309,7 @@ def attend_many(
         queries + keys if before is None else before,  # of all that there are
         queries + keys if after is None else after,
         scale,
+        q.dtype == torch.bfloat16,
         torch.get_num_threads() if b * h * queries * keys * c > WORTH_IT else 1,
     )
     reads = (q, k, v, *(x for x in (bias, real) if x is not None))

@@ -61,7 +61,7 @@ class Many(ctypes.Structure):
         q_b__q_h__q_n__k_b__k_g__k_s__v_b__v_g__v_s=COUNT,
         bias_b__bias_h__bias_n__bias_s__real_b__b__h__g__n__s__c__before__after=COUNT,
         scale=NUMBER,
-        threads=FLAG,
+        bf16__threads=FLAG,
     )
 
 

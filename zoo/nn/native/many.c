@@ -7,6 +7,9 @@
  * larger score comes (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv
  * 2205.14135). Keys that a block may not see are not read.
  *
+ * bf16 is multiplied in Intel's tiles, a word of two channels or of two keys at a time; elsewhere
+ * as fp32. Sums and softmax are fp32's.
+ *
  * b sequences, h heads, g key heads (h / g read the same one), n queries, s keys, c channels. */
 
 #include "native.h"
@@ -15,27 +18,43 @@ enum {
     LANES = 16,
     VECTORS = 3, /* of queries in a block: with ROWS they fill the registers of AVX-512 */
     WIDE = LANES * VECTORS,
-    ROWS = 8,  /* keys, or channels of values, whose sums are held at once */
-    KEYS = 64, /* that are met at a time: they, queries and weights stay in the nearest cache */
-    GROUP = 8  /* blocks at most that meet keys before the next ones are fetched */
+    ROWS = 8,   /* keys, or channels of values, whose sums are held at once */
+    KEYS = 128, /* that are met at a time: they, queries and weights stay in the near caches */
+    GROUP = 8,  /* blocks at most that meet keys before the next ones are fetched */
+    TILE = 32   /* numbers of bf16 in a tile's line */
 };
+
+enum { FP32, BF16, TILES }; /* how numbers lie, and are multiplied */
 
 typedef struct {
     const Many *m;
-    int64_t group; /* blocks to a unit */
+    int64_t wide;  /* queries in a block */
+    int64_t group; /* blocks in a unit */
+    int64_t units; /* of a head */
     int failed;    /* there was no memory */
 } Job;
 
-/* Queries of one head, turned: c WIDE; so is what they have summed so far. */
+/* Queries of one head, turned: c WIDE, for tiles words of two; and c WIDE that they have summed. */
 typedef struct {
     int64_t first, count;
     float *q, *y;
-    floats most[VECTORS], sum[VECTORS]; /* the largest score, and the sum of exponents below it */
+    floats most[VECTORS], sum[VECTORS]; /* the largest score, and the sum of powers below it */
 } Block;
 
-/* ----------------------------------------------------------------------------- turned sixteens */
+/* What the blocks of a unit meet: n keys, from `at` on. */
+typedef struct {
+    const Many *m;
+    int64_t row, head, at, n;
+    const void *k, *v; /* rows of c; for tiles c rows of KEYS values */
+    int64_t k_s, v_s;  /* steps from one to the next */
+    float *scores;     /* KEYS WIDE; then weights, for tiles words of two */
+} Meeting;
 
-/* Changes the lanes that have `step` in b's place with those of a that have not. */
+static int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* ------------------------------------------------------------------------------ turned sixteens */
+
+/* Changes the lanes that have `step` in a's place with those of b that have not. */
 INLINE void cross(floats *a, floats *b, const int step) {
     integers low, high;
     for (int lane = 0; lane < LANES; lane++) {
@@ -56,54 +75,103 @@ INLINE void turn(floats *x) {
     CROSS(1) CROSS(2) CROSS(4) CROSS(8)
 }
 
-INLINE floats some(const float *from, int64_t count) {
-    return count == LANES ? load_f32(from) : load_some(from, 0, count, 0);
+INLINE floats some(const void *from, int64_t n, int64_t count, const int bf16) {
+    return count == LANES ? load(from, n, bf16) : load_some(from, n, count, bf16);
 }
 
-INLINE void read_queries(const Many *m, const float *q, Block *b) {
-    floats x[LANES];
+/* Turns a block's queries. Words for tiles move as floats do: nothing is added to them. */
+INLINE void read_queries(const Meeting *x, Block *b, const int kind) {
+    const Many *m = x->m;
+    int64_t per = kind == TILES ? 2 : 1, width = m->c / per;
+    int64_t from = (x->row * m->q_b + x->head * m->q_h + b->first * m->q_n) / per;
+    floats rows[LANES];
     for (int64_t i = 0; i < b->count; i += LANES)
-        for (int64_t k = 0; k < m->c; k += LANES) {
-            int64_t rows = least(b->count - i, LANES), wide = least(m->c - k, LANES);
-            for (int64_t r = 0; r < LANES; r++)
-                x[r] = r < rows ? some(q + (i + r) * m->q_n + k, wide) * m->scale : (floats){0};
-            turn(x);
-            for (int64_t r = 0; r < wide; r++) memcpy(b->q + (k + r) * WIDE + i, x + r, sizeof *x);
+        for (int64_t k = 0; k < width; k += LANES) {
+            int64_t count = least(b->count - i, LANES), wide = least(width - k, LANES);
+            for (int64_t r = 0; r < LANES; r++) {
+                rows[r] = (floats){0};
+                if (r < count)
+                    rows[r] = some(m->q, from + (i + r) * m->q_n / per + k, wide, kind == BF16);
+            }
+            turn(rows);
+            for (int64_t r = 0; r < wide; r++)
+                memcpy(b->q + (k + r) * WIDE + i, rows + r, sizeof *rows);
         }
 }
 
-INLINE void write_means(const Many *m, float *y, const Block *b) {
-    floats x[LANES];
+/* Turns back what a block has summed, and writes it. */
+INLINE void write_means(const Meeting *x, const Block *b, const int kind) {
+    const Many *m = x->m;
+    int64_t step = m->h * m->c, to = (x->row * m->n + b->first) * step + x->head * m->c;
+    floats rows[LANES];
     for (int64_t i = 0; i < b->count; i += LANES) {
         floats most = b->most[i / LANES], share = 1 / b->sum[i / LANES];
         share = chosen((integers)(most == -INFINITY), (floats){0}, share); /* who may see nothing */
         for (int64_t k = 0; k < m->c; k += LANES) {
-            int64_t rows = least(b->count - i, LANES), wide = least(m->c - k, LANES);
+            int64_t count = least(b->count - i, LANES), wide = least(m->c - k, LANES);
             for (int64_t r = 0; r < LANES; r++)
-                x[r] = r < wide ? load_f32(b->y + (k + r) * WIDE + i) * share : (floats){0};
-            turn(x);
-            for (int64_t r = 0; r < rows; r++) keep(y, (i + r) * m->h * m->c + k, x[r], wide, 0);
+                rows[r] = r < wide ? load_f32(b->y + (k + r) * WIDE + i) * share : (floats){0};
+            turn(rows);
+            for (int64_t r = 0; r < count; r++)
+                keep(m->y, to + (i + r) * step + k, rows[r], wide, kind != FP32);
         }
     }
 }
 
-/* ---------------------------------------------------------------------------- the two products */
+/* Rows of n by `step` without gaps, as floats: many steps are multiples of what a cache has sets
+ * for. */
+INLINE void gather(float *to, const void *from, int64_t step, int64_t n, int64_t c,
+                   const int kind) {
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t k = 0; k < c; k += LANES) {
+            int64_t wide = least(c - k, LANES);
+            keep(to, t * c + k, some(from, t * step + k, wide, kind == BF16), wide, 0);
+        }
+}
+
+/* Rows of n words by `step`, as they are, and zeros behind them. */
+INLINE void gather_words(float *to, const float *from, int64_t step, int64_t n, int64_t width) {
+    for (int64_t t = 0; t < rounded_up(n, LANES); t++)
+        for (int64_t k = 0; k < width; k += LANES) {
+            floats x = t < n ? load_f32(from + t * step + k) : (floats){0};
+            memcpy(to + t * width + k, &x, sizeof x);
+        }
+}
+
+/* Turned rows of n words by `step`: 2 `width` rows of KEYS numbers, with zeros behind the n. */
+INLINE void gather_turned(uint16_t *to, const float *from, int64_t step, int64_t n, int64_t width) {
+    floats rows[LANES];
+    for (int64_t t = 0; t < rounded_up(n, TILE); t += LANES)
+        for (int64_t k = 0; k < width; k += LANES) {
+            for (int64_t r = 0; r < LANES; r++)
+                rows[r] = t + r < n ? load_f32(from + (t + r) * step + k) : (floats){0};
+            turn(rows);
+            for (int64_t r = 0; r < LANES; r++) {
+                words both = (words)rows[r];
+                halves even = __builtin_convertvector(both & 0xffff, halves);
+                halves odd = __builtin_convertvector(both >> 16, halves);
+                memcpy(to + 2 * (k + r) * KEYS + t, &even, sizeof even);
+                memcpy(to + (2 * (k + r) + 1) * KEYS + t, &odd, sizeof odd);
+            }
+        }
+}
+
+/* ----------------------------------------------------------------------------- the two products */
 
 /* to (rows vectors) = or += from (rows steps) lanes (steps vectors); `row` and `step` of from. */
 INLINE void product(const float *from, int64_t row, int64_t step, const float *lanes, int64_t steps,
                     float *to, const int add, const int rows, const int vectors) {
-    floats sums[ROWS][VECTORS], line[VECTORS];
-    for (int r = 0; r < rows; r++)
-        for (int j = 0; j < vectors; j++)
-            sums[r][j] = add ? load_f32(to + r * WIDE + j * LANES) : (floats){0};
+    floats sums[ROWS][VECTORS] = {{{0}}}, line[VECTORS];
     for (int64_t n = 0; n < steps; n++, from += step, lanes += WIDE) {
         for (int j = 0; j < vectors; j++) line[j] = load_f32(lanes + j * LANES);
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vectors; j++) sums[r][j] += from[r * row] * line[j];
     }
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < vectors; j++)
+        for (int j = 0; j < vectors; j++) { /* added last, or errors would grow with the keys */
+            if (add) sums[r][j] += load_f32(to + r * WIDE + j * LANES);
             memcpy(to + r * WIDE + j * LANES, &sums[r][j], sizeof(floats));
+        }
 }
 
 INLINE void products(const float *from, int64_t row, int64_t step, const float *lanes,
@@ -115,154 +183,260 @@ INLINE void products(const float *from, int64_t row, int64_t step, const float *
         product(from + r * row, row, step, lanes, steps, to + r * WIDE, add, 1, vectors);
 }
 
-/* --------------------------------------------------------------------------- what lies between */
+#if X86
+AMX static void begin_tiles(void) {
+    static const Shapes whole = {
+        .palette = 1,
+        .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+        .lines = {LANES, LANES, LANES, LANES, LANES, LANES, LANES, LANES},
+    };
+    _tile_loadconfig(&whole);
+}
 
-/* Adds to n scores what is added to them, and hides keys: the first of them is `at`. */
-INLINE void change(const Many *m, int64_t row, int64_t head, int64_t at, int64_t n, const Block *b,
-                   float *scores, const int vectors) {
+AMX static void end_tiles(void) { _tile_release(); }
+
+/* The same for words of two: rows in sixteens, `row` bytes from one to the next, sixteen words at a
+ * time. 0 to 3 hold sums; an odd row of tiles, or a column, is done twice. */
+AMX static void in_tiles(const void *from, int64_t row, const float *lanes, int64_t words,
+                         float *to, int add, int64_t rows, int vectors) {
+    const int64_t wide = sizeof(float) * WIDE;
+    for (int64_t r = 0; r < rows; r += 2 * LANES)
+        for (int j = 0; j < vectors; j += 2) {
+            int64_t next = least(r + LANES, rows - LANES), across = least(j + 1, vectors - 1);
+            float *to_0 = to + r * WIDE + j * LANES, *to_1 = to + next * WIDE + j * LANES;
+            float *to_2 = to + r * WIDE + across * LANES, *to_3 = to + next * WIDE + across * LANES;
+            if (add) {
+                _tile_loadd(0, to_0, wide);
+                _tile_loadd(1, to_1, wide);
+                _tile_loadd(2, to_2, wide);
+                _tile_loadd(3, to_3, wide);
+            } else {
+                _tile_zero(0);
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+            }
+            for (int64_t n = 0; n < words; n += LANES) {
+                _tile_loadd(4, (const char *)from + r * row + 4 * n, row);
+                _tile_loadd(6, lanes + n * WIDE + j * LANES, wide);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(5, (const char *)from + next * row + 4 * n, row);
+                _tile_dpbf16ps(1, 5, 6);
+                _tile_loadd(7, lanes + n * WIDE + across * LANES, wide);
+                _tile_dpbf16ps(2, 4, 7);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+            _tile_stored(0, to_0, wide);
+            _tile_stored(1, to_1, wide);
+            _tile_stored(2, to_2, wide);
+            _tile_stored(3, to_3, wide);
+        }
+}
+#else
+static void begin_tiles(void) {}
+static void end_tiles(void) {}
+static void in_tiles(const void *from, int64_t row, const float *lanes, int64_t words, float *to,
+                     int add, int64_t rows, int vectors) {}
+#endif
+
+/* ---------------------------------------------------------------------------- what lies between */
+
+/* Scales n scores from `at` on, adds what is added to them, and hides keys. Returns whether there
+ * was anything to do: otherwise they still have to be scaled. */
+INLINE int change(const Meeting *x, const Block *b, int64_t at, int64_t n, const int vectors) {
+    const Many *m = x->m;
     const floats lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const floats hidden = (floats){0} - INFINITY;
-    const float centre = (float)(m->before - m->after) / 2; /* of what a query sees: one comparison */
+    const float centre = (float)(m->before - m->after) / 2; /* of what is seen: one comparison */
     const float reach = (float)(m->before + m->after) / 2;
-    int64_t last = b->first + b->count - 1 + m->s - m->n; /* where the last query stands */
-    int64_t first = b->first + m->s - m->n;
+    int64_t first = b->first + m->s - m->n, last = first + b->count - 1; /* where queries stand */
     int edges = at < last - m->before || at + n - 1 > first + m->after;
-    const float *bias = m->bias + row * m->bias_b + head * m->bias_h + at * m->bias_s;
-    const uint8_t *real = m->real ? m->real + row * m->real_b + at : NULL;
-    if (!m->bias && !edges && !real) return;
+    const float *bias = m->bias + x->row * m->bias_b + x->head * m->bias_h + at * m->bias_s;
+    const uint8_t *real = m->real ? m->real + x->row * m->real_b + at : NULL;
+    if (!m->bias && !edges && !real) return 0;
     for (int64_t t = 0; t < n; t++)
         for (int j = 0; j < vectors; j++) {
-            float *place = scores + t * WIDE + j * LANES;
+            float *place = x->scores + t * WIDE + j * LANES;
             int64_t query = j * LANES;
-            floats x = load_f32(place);
+            floats score = load_f32(place) * m->scale;
             if (m->bias && m->bias_n)
-                x += some(bias + t * m->bias_s + b->first + query, least(b->count - query, LANES));
+                score += some(bias, t * m->bias_s + b->first + query,
+                              least(b->count - query, LANES), 0);
             else if (m->bias)
-                x += bias[t * m->bias_s];
+                score += bias[t * m->bias_s];
             if (edges) {
                 floats off = lane + ((float)(first + query - at - t) - centre); /* since the key */
-                x = chosen((floats)((integers)off & 0x7fffffff) > reach, hidden, x);
+                score = chosen((floats)((integers)off & 0x7fffffff) > reach, hidden, score);
             }
-            if (real && !real[t]) x = hidden;
-            memcpy(place, &x, sizeof x);
+            if (real && !real[t]) score = hidden;
+            memcpy(place, &score, sizeof score);
         }
+    return 1;
 }
 
-/* Makes weights of n scores, and scales what was summed before. */
-INLINE void weigh(const Many *m, int64_t n, Block *b, float *scores, const int vectors) {
+/* Makes weights of n scores, each to be scaled: powers of two, for which the scores are times
+ * log2(e). Scales what was summed before. */
+INLINE void weigh(const Meeting *x, Block *b, int64_t n, float scale, const int kind,
+                  const int vectors) {
+    floats largest[VECTORS];
+    scale *= 1.44269504f;
+    for (int j = 0; j < vectors; j++) largest[j] = (floats){0} - INFINITY;
+    for (int64_t t = 0; t < n; t++)
+        for (int j = 0; j < vectors; j++) {
+            floats score = load_f32(x->scores + t * WIDE + j * LANES);
+            largest[j] = chosen((integers)(score > largest[j]), score, largest[j]);
+        }
     for (int j = 0; j < vectors; j++) {
-        float *place = scores + j * LANES;
-        floats before = b->most[j], most = before, sum = {0};
-        for (int64_t t = 0; t < n; t++) {
-            floats x = load_f32(place + t * WIDE);
-            most = chosen((integers)(x > most), x, most);
-        }
+        float *place = x->scores + j * LANES;
+        floats before = b->most[j], most = largest[j] * scale, sum = {0};
+        most = chosen((integers)(before > most), before, most);
         floats base = chosen((integers)(most == -INFINITY), (floats){0}, most);
-        for (int64_t t = 0; t < n; t++) {
-            floats x = exponent(load_f32(place + t * WIDE) - base);
-            sum += x;
-            memcpy(place + t * WIDE, &x, sizeof x);
-        }
-        floats kept = exponent(before - base);
+        if (kind == TILES)
+            for (int64_t t = 0; t < rounded_up(n, TILE); t += 2) { /* two make a word */
+                floats even = {0}, odd = {0};
+                if (t < n) even = power(load_f32(place + t * WIDE) * scale - base, 1);
+                if (t + 1 < n) odd = power(load_f32(place + (t + 1) * WIDE) * scale - base, 1);
+                sum += even + odd;
+                words both = ((words)even + 0x8000) >> 16 | (((words)odd + 0x8000) & 0xffff0000u);
+                memcpy(place + t / 2 * WIDE, &both, sizeof both);
+            }
+        else
+            for (int64_t t = 0; t < n; t++) {
+                floats weight = power(load_f32(place + t * WIDE) * scale - base, 0);
+                sum += weight;
+                memcpy(place + t * WIDE, &weight, sizeof weight);
+            }
+        floats kept = power(before - base, 0);
         b->most[j] = most;
         b->sum[j] = b->sum[j] * kept + sum;
-        for (int64_t k = 0; k < m->c; k++) {
-            floats x = load_f32(b->y + k * WIDE + j * LANES) * kept;
-            memcpy(b->y + k * WIDE + j * LANES, &x, sizeof x);
+        if (total(kept) == LANES) continue; /* none of them is larger */
+        for (int64_t k = 0; k < x->m->c; k++) {
+            floats y = load_f32(b->y + k * WIDE + j * LANES) * kept;
+            memcpy(b->y + k * WIDE + j * LANES, &y, sizeof y);
         }
     }
 }
 
-/* A block meets n keys and values, of which the first is `at`. */
-INLINE void meet(const Many *m, int64_t row, int64_t head, int64_t at, int64_t n, const float *k,
-                 int64_t k_s, const float *v, int64_t v_s, Block *b, float *scores,
+/* ------------------------------------------------------------------------------------ all of it */
+
+/* A block meets keys from one to another, counted from the meeting's first. */
+INLINE void meet(const Meeting *x, Block *b, int64_t from, int64_t to, const int kind,
                  const int vectors) {
-    products(k, k_s, 1, b->q, m->c, scores, 0, n, vectors);
-    change(m, row, head, at, n, b, scores, vectors);
-    weigh(m, n, b, scores, vectors);
-    products(v, 1, v_s, scores, n, b->y, 1, m->c, vectors);
+    const Many *m = x->m;
+    int64_t c = m->c, n = to - from;
+    const uint16_t *k = x->k, *v = x->v;
+    const float *wide_k = x->k, *wide_v = x->v;
+    if (kind == TILES)
+        in_tiles(k + from * c, 2 * c, b->q, c / 2, x->scores, 0, rounded_up(n, LANES), vectors);
+    else
+        products(wide_k + from * x->k_s, x->k_s, 1, b->q, c, x->scores, 0, n, vectors);
+    int scaled = change(x, b, x->at + from, n, vectors);
+    weigh(x, b, n, scaled ? 1 : m->scale, kind, vectors);
+    if (kind == TILES)
+        in_tiles(v + from, 2 * KEYS, x->scores, rounded_up(n, TILE) / 2, b->y, 1, c, vectors);
+    else
+        products(wide_v + from * x->v_s, 1, x->v_s, x->scores, n, b->y, 1, c, vectors);
 }
 
-/* Rows of n by `step` without gaps: many steps are multiples of what a cache has sets for. */
-INLINE void gather(float *to, const float *from, int64_t step, int64_t n, int64_t c) {
-    for (int64_t t = 0; t < n; t++, from += step, to += c)
-        for (int64_t k = 0; k < c; k += LANES) {
-            int64_t wide = least(c - k, LANES);
-            keep(to, k, some(from + k, wide), wide, 0);
-        }
+/* Fetches the n keys and values of a meeting; one block reads floats where they are. */
+INLINE void fetch(Meeting *x, float *keys, float *values, int64_t blocks, const int kind) {
+    const Many *m = x->m;
+    int64_t size = kind == FP32 ? 4 : 2, group = x->head / (m->h / m->g);
+    int64_t k_at = x->row * m->k_b + group * m->k_g + x->at * m->k_s;
+    int64_t v_at = x->row * m->v_b + group * m->v_g + x->at * m->v_s;
+    x->k = (const char *)m->k + size * k_at, x->k_s = m->k_s;
+    x->v = (const char *)m->v + size * v_at, x->v_s = m->v_s;
+    if (kind == FP32 && blocks == 1) return;
+    if (kind == TILES) {
+        gather_words(keys, x->k, m->k_s / 2, x->n, m->c / 2);
+        gather_turned((uint16_t *)values, x->v, m->v_s / 2, x->n, m->c / 2);
+    } else {
+        gather(keys, x->k, m->k_s, x->n, m->c, kind);
+        gather(values, x->v, m->v_s, x->n, m->c, kind);
+    }
+    x->k = keys, x->v = values, x->k_s = x->v_s = m->c;
 }
 
-static int64_t groups(const Many *m, int64_t group) { /* units of a head */
-    return (m->n + group * WIDE - 1) / (group * WIDE);
-}
-
-CLONES static void span_many(const void *given, int64_t first, int64_t last) {
-    const Job *job = given;
+/* A unit: some blocks of queries of one head. */
+INLINE void attend(const Job *job, int64_t unit, float *room, const int kind) {
     const Many *m = job->m;
-    int64_t c = m->c, units = groups(m, job->group), past = m->s - m->n;
-    int64_t size = 2 * KEYS * c + WIDE * (KEYS + 2 * job->group * c);
-    float *room = aligned_alloc(64, sizeof(float) * (size_t)((size + 15) / 16 * 16));
+    int64_t units = job->units, wide = job->wide, c = m->c, past = m->s - m->n, count = 0;
+    int64_t at = unit % units * job->group * wide;
+    float *keys = room, *values = keys + KEYS * c, *own = values + KEYS * c + KEYS * WIDE;
+    Meeting x = {.m = m, .row = unit / units / m->h, .head = unit / units % m->h};
+    x.scores = values + KEYS * c;
+    Block blocks[GROUP];
+    for (; count < job->group && at < m->n; count++, at += wide, own += 2 * c * WIDE) {
+        Block *b = blocks + count;
+        b->first = at, b->count = least(m->n - at, wide);
+        b->q = own, b->y = own + c * WIDE;
+        read_queries(&x, b, kind);
+        memset(b->y, 0, sizeof(float) * (size_t)(WIDE * c));
+        for (int j = 0; j < VECTORS; j++) {
+            b->most[j] = (floats){0} - INFINITY;
+            b->sum[j] = (floats){0};
+        }
+    }
+    int64_t start = blocks[0].first + past - m->before, end = least(m->s, at + past + m->after);
+    const int64_t most = kind == TILES ? KEYS : KEYS / 2;
+    for (x.at = start > 0 ? start : 0; x.at < end; x.at += most) {
+        x.n = least(end - x.at, most);
+        fetch(&x, keys, values, count, kind);
+        for (int64_t i = 0; i < count; i++) {
+            Block *b = blocks + i;
+            int64_t from = b->first + past - m->before - x.at;
+            int64_t to = least(x.n, b->first + b->count + past + m->after - x.at);
+            from = from > 0 ? from : 0;
+            if (kind == TILES) from = from / TILE * TILE;
+            if (from >= to) continue;
+            switch ((b->count + LANES - 1) / LANES) {
+            case 1: meet(&x, b, from, to, kind, 1); break;
+            case 2: meet(&x, b, from, to, kind, 2); break;
+            default: meet(&x, b, from, to, kind, 3);
+            }
+        }
+    }
+    for (int64_t i = 0; i < count; i++) write_means(&x, blocks + i, kind);
+}
+
+INLINE void span(const Job *job, int64_t first, int64_t last, const int kind) {
+    int64_t c = job->m->c, size = 2 * KEYS * c + KEYS * WIDE + 2 * job->group * c * WIDE;
+    float *room = aligned_alloc(64, sizeof(float) * (size_t)rounded_up(size, LANES));
     if (!room) {
-        __atomic_store_n(&((Job *)given)->failed, 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&((Job *)job)->failed, 1, __ATOMIC_RELAXED);
         return;
     }
-    float *keys = room, *values = keys + KEYS * c, *scores = values + KEYS * c;
-    Block blocks[GROUP];
-    for (int64_t i = 0; i < job->group; i++) {
-        blocks[i].q = scores + WIDE * (KEYS + 2 * i * c);
-        blocks[i].y = blocks[i].q + WIDE * c;
-    }
-    for (int64_t unit = first; unit < last; unit++) {
-        int64_t head = unit / units % m->h, row = unit / units / m->h;
-        int64_t at = unit % units * job->group * WIDE, count = 0;
-        const float *q = m->q + row * m->q_b + head * m->q_h;
-        const float *k = m->k + row * m->k_b + head / (m->h / m->g) * m->k_g;
-        const float *v = m->v + row * m->v_b + head / (m->h / m->g) * m->v_g;
-        for (; count < job->group && at < m->n; count++, at += WIDE) {
-            Block *b = blocks + count;
-            b->first = at, b->count = least(m->n - at, WIDE);
-            read_queries(m, q + at * m->q_n, b);
-            memset(b->y, 0, sizeof(float) * (size_t)(WIDE * c));
-            for (int j = 0; j < VECTORS; j++) {
-                b->most[j] = (floats){0} - INFINITY;
-                b->sum[j] = (floats){0};
-            }
-        }
-        int64_t start = blocks[0].first + past - m->before, end = least(m->s, at + past + m->after);
-        for (start = start > 0 ? start : 0; start < end; start += KEYS) {
-            int64_t n = least(end - start, KEYS);
-            const float *near_k = k + start * m->k_s, *near_v = v + start * m->v_s;
-            int64_t k_s = m->k_s, v_s = m->v_s;
-            if (count > 1) {
-                gather(keys, near_k, k_s, n, c), near_k = keys, k_s = c;
-                gather(values, near_v, v_s, n, c), near_v = values, v_s = c;
-            }
-            for (int64_t i = 0; i < count; i++) {
-                Block *b = blocks + i;
-                int64_t from = b->first + past - m->before - start;
-                int64_t to = least(n, b->first + b->count + past + m->after - start);
-                from = from > 0 ? from : 0;
-                if (from >= to) continue;
-#define MEET(vectors)                                                                              \
-    meet(m, row, head, start + from, to - from, near_k + from * k_s, k_s, near_v + from * v_s,    \
-         v_s, b, scores, vectors)
-                switch ((b->count + LANES - 1) / LANES) {
-                case 1: MEET(1); break;
-                case 2: MEET(2); break;
-                default: MEET(3);
-                }
-            }
-        }
-        float *y = m->y + (row * m->n * m->h + head) * c;
-        for (int64_t i = 0; i < count; i++)
-            write_means(m, y + blocks[i].first * m->h * c, blocks + i);
-    }
+    if (kind == TILES) begin_tiles();
+    for (int64_t unit = first; unit < last; unit++) attend(job, unit, room, kind);
+    if (kind == TILES) end_tiles();
     free(room);
 }
 
+CLONES static void span_f32(const void *job, int64_t first, int64_t last) {
+    span(job, first, last, FP32);
+}
+
+CLONES static void span_bf16(const void *job, int64_t first, int64_t last) {
+    span(job, first, last, BF16);
+}
+
+CLONES static void span_tiles(const void *job, int64_t first, int64_t last) {
+    span(job, first, last, TILES);
+}
+
+/* Tiles take words of two as they lie. */
+static int fits_tiles(const Many *m) {
+    int64_t steps = m->q_b | m->q_h | m->q_n | m->k_b | m->k_g | m->k_s | m->v_b | m->v_g | m->v_s;
+    return m->bf16 && m->c % TILE == 0 && steps % 2 == 0 && uses_tiles();
+}
+
 int attend_many(const Many *m) {
-    Job job = {m, least(GROUP, groups(m, 1)), 0};
-    while (job.group > 1 && m->b * m->h * groups(m, job.group) < 2 * m->threads) job.group /= 2;
-    run(span_many, &job, m->b * m->h * groups(m, job.group), m->threads);
+    if (!m->n) return 0;
+    int tiles = fits_tiles(m);
+    int64_t wide = tiles ? 2 * LANES : WIDE; /* tiles are done two by two */
+    int64_t heads = m->b * m->h, blocks = (m->n + wide - 1) / wide, group = least(GROUP, blocks);
+    while (group > 1 && heads * ((blocks + group - 1) / group) < 2 * m->threads) group /= 2;
+    Job job = {m, wide, group, (blocks + group - 1) / group, 0};
+    run(tiles ? span_tiles : m->bf16 ? span_bf16 : span_f32, &job, heads * job.units, m->threads);
     return job.failed;
 }

@@ -115,6 +115,24 @@ INLINE floats exponent(floats x) {
     return (floats)((words)y + (words)(whole << 23));
 }
 
+/* 2^x for x <= 0, to 2e-7 of it, or roughly to 1e-4 (minimax polynomials). Of 0 it is 1, and it is 0
+ * below -100, where products with it would be too small for the processor to be fast. */
+INLINE floats power(floats x, const int roughly) {
+    integers whole = __builtin_convertvector(x - 0.5f, integers); /* rounded */
+    floats rest = x - __builtin_convertvector(whole, floats), y;
+    if (roughly) {
+        y = rest * 0.05500892922f + 0.2422109693f;
+        y = y * rest + 0.6932829022f;
+    } else {
+        y = rest * 1.326472731e-3f + 9.671512991e-3f;
+        y = y * rest + 0.05550733581f;
+        y = y * rest + 0.2402224243f;
+        y = y * rest + 0.6931470037f;
+    }
+    y = y * rest + 1.0f;
+    return chosen(x < -100.0f, (floats){0}, (floats)((words)y + (words)(whole << 23)));
+}
+
 enum { LINEAR, RELU, SILU, GELU_TANH, GELU };
 
 INLINE floats activated(floats x, int activation) {
@@ -165,17 +183,17 @@ typedef struct {                    /* attend.c: y = softmax(q k^T * scale + bia
 } Attention;
 
 typedef struct {            /* many.c: y = softmax(q k^T * scale + bias) v, of many queries */
-    const float *q, *k, *v; /* b h n c; b g s c */
+    const void *q, *k, *v;  /* b h n c; b g s c: floats, or all bf16 */
     const float *bias;      /* added to the scores; or NULL */
     const uint8_t *real;    /* b s: 0 where nobody may look; or NULL */
-    float *y;               /* b n h c, without gaps */
+    void *y;                /* b n h c, without gaps */
     int64_t q_b, q_h, q_n, k_b, k_g, k_s, v_b, v_g, v_s;
     int64_t bias_b, bias_h, bias_n, bias_s; /* bias_n is 1, or 0: the same for all queries */
     int64_t real_b;
     int64_t b, h, g, n, s, c;
     int64_t before, after; /* keys that a query sees beside its own; the last query's is the last */
-    float scale;
-    int threads;
+    float scale;           /* more than 0 */
+    int bf16, threads;
 } Many;
 
 typedef struct {          /* attend.c: rows of x (b g n) to slots (g s), the token n of b to its own */
@@ -206,6 +224,20 @@ typedef struct {          /* maps.c: y = a and b, number by number */
     float factor;         /* of b; where there is none, of a */
     int kind, activation, a_bf16, b_bf16, y_bf16;
 } Map;
+
+#if X86
+#define AMX                                                                                        \
+    __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512f,avx512bw,avx512vl,avx512bf16")))
+
+typedef struct { /* what the processor is told of its tiles */
+    uint8_t palette, first, reserved[14];
+    uint16_t bytes[16]; /* of a line */
+    uint8_t lines[16];
+} Shapes;
+#endif
+
+/* Returns whether Intel's tiles may be used. */
+int uses_tiles(void);
 
 /* Returns 0, or 1 when there is no memory. */
 typedef int Call(const void *given);

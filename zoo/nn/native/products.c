@@ -271,17 +271,8 @@ SPAN(span_int8_avx512, VNNI, fast_int8)
 
 /* --------------------------------------------------------------------------------------- in tiles */
 
-#define AMX                                                                                        \
-    __attribute__((target("amx-tile,amx-bf16,amx-int8,avx512f,avx512bw,avx512vl,avx512bf16")))
-
 /* Intel's tiles are registers of sixteen lines: sixteen words of sixteen rows of x, as they lie,
  * meet sixteen lines of a panel. */
-
-typedef struct { /* what the processor is told of its tiles */
-    uint8_t palette, first, reserved[14];
-    uint16_t bytes[16]; /* of a line */
-    uint8_t lines[16];
-} Shapes;
 
 enum { NEAR = 1 << 20 }; /* bytes of x that the second cache keeps while panels pass by */
 
@@ -310,6 +301,7 @@ AMX INLINE void in_tiles(const Job *job, int64_t first, int64_t last, const int 
         shapes.bytes[tile] = 64;
         shapes.lines[tile] = tile < 6 ? (uint8_t)rows : 16;
     }
+    __asm__ volatile("" : : "m"(shapes)); /* all of it is read, which gcc does not know */
     _tile_loadconfig(&shapes);
     if (job->m <= MOST) { /* one stream */
         const uint32_t *line = (const uint32_t *)job->w + first * size * WIDE;
@@ -387,7 +379,7 @@ void allow(int kinds) { allowed = kinds; }
 enum { FEW = 4 }; /* rows that are faster in registers than in tiles */
 
 /* Asks the system, once, whether tiles may be used: their state is large, so it wants to know. */
-static int uses_tiles(int64_t rows) {
+int uses_tiles(void) {
     static int known = 0;
 #if X86
     if (!known)
@@ -396,12 +388,14 @@ static int uses_tiles(int64_t rows) {
                     ? 1
                     : -1;
 #endif
-    return known == 1 && rows > FEW && allowed == ALL;
+    return known == 1 && allowed == ALL;
 }
+
+static int tiles_serve(int64_t rows) { return rows > FEW && uses_tiles(); }
 
 static Span *for_bf16(int64_t rows) {
 #if X86
-    if (uses_tiles(rows)) return span_bf16_tiles;
+    if (tiles_serve(rows)) return span_bf16_tiles;
     if (allowed >= AVX512_AT_MOST && __builtin_cpu_supports("avx512bf16"))
         return span_bf16_avx512;
 #endif
@@ -411,7 +405,7 @@ static Span *for_bf16(int64_t rows) {
 
 static Span *for_int8(int64_t rows) {
 #if X86
-    if (uses_tiles(rows)) return span_int8_tiles;
+    if (tiles_serve(rows)) return span_int8_tiles;
     if (allowed >= AVX512_AT_MOST && __builtin_cpu_supports("avx512vnni"))
         return span_int8_avx512;
     if (allowed >= AVX2_AT_MOST && __builtin_cpu_supports("avx2")) return span_int8_avx2;
@@ -439,7 +433,7 @@ static Job as_job(const Product *p, int64_t words) {
 int linear_f32(const Product *p) { return done(as_job(p, p->i), span_f32, 1, p->threads); }
 
 int linear_bf16(const Product *p) {
-    return done(as_job(p, p->i / 2), for_bf16(p->m), !uses_tiles(p->m), p->threads);
+    return done(as_job(p, p->i / 2), for_bf16(p->m), !tiles_serve(p->m), p->threads);
 }
 
 /* Rows of x to numbers, each with its own scale. */
@@ -473,7 +467,7 @@ int linear_int8(const Product *p) {
     job.x_scale = scale, job.y = scale + p->m;
     run(span_quantise, &job, p->m, p->m > MOST ? p->threads : 1);
     job.x = job.y, job.y = p->y;
-    int failed = done(job, for_int8(p->m), !uses_tiles(p->m), p->threads);
+    int failed = done(job, for_int8(p->m), !tiles_serve(p->m), p->threads);
     free(scale);
     return failed;
 }
