@@ -182,10 +182,12 @@ def test_activations(dtype, activation, instructions):
 
 
 @pytest.mark.parametrize("activation", ["linear", *PLAIN])
-def test_activations_of_what_others_have_multiplied(activation):
-    x = 30 * random(7, 77)
-    expected = x if activation == "linear" else PLAIN[activation](x)
-    found = native.activate_(x.clone(), activation)
+@pytest.mark.parametrize("biased", [False, True])
+def test_what_others_have_multiplied_is_finished(activation, biased):
+    x, bias = 30 * random(2, 7, 77), random(77, seed=1) if biased else None
+    wide = x + bias if biased else x
+    expected = wide if activation == "linear" else PLAIN[activation](wide)
+    found = native.finish_(x.clone(), bias, activation)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -13,12 +13,12 @@ trained nor saved, and say so.
 fp32 weights stay where they are: they may lie in a mapped file, be trained, be shared. `prepare`,
 which decoding calls, and a stack that reads a second batch, lays copies beside them, and beside
 packed bf16 ones, that few rows are multiplied with faster (`native.Panels`, where C was compiled):
-as much memory again, and none where memory is short. int8 numbers lie so from the beginning, and
-all rows are multiplied with them. On an Intel Xeon an fp32 product of one row takes 0.55 of MKL's
-time so, of sixteen 0.4, of 64 0.75; a bf16 one of one row 0.45 of oneDNN's, of sixteen 0.6, of 128
-0.9; int8 ones of 512 rows 0.8 of oneDNN's. For more rows of fp32 copies are packed by the library
-whose products they are: a thousand rows of BERT take 0.85 to 0.98 of the time with MKL's, of T5
-0.95; where MKL is not at home (an AMD EPYC) 0.96 with oneDNN's.
+as much memory again, and none where memory is short. int8 numbers lie so from the beginning. On an
+Intel Xeon an fp32 product of one row takes 0.55 of MKL's time so, of sixteen 0.4, of 64 0.75; a
+bf16 one of one row 0.45 of oneDNN's, of sixteen 0.6, of 128 0.9; int8 ones of 512 rows 0.8. For
+more rows of fp32 copies are packed by the library whose products they are: BERT takes 0.8 of the
+time for 128 rows with MKL's, 0.87 for 256, 0.85 to 0.98 for a thousand; where MKL is not at home
+(an AMD EPYC) 0.96 with oneDNN's.
 """
 
 # m rows, i inputs, o outputs
@@ -159,7 +159,7 @@ class Packed(Form):
 class PackedByMKL:
     """fp32 in MKL's own layout, for many rows."""
 
-    LEAST = MANY  # rows that it is made for
+    LEAST = 65  # rows that it is made for: fewer have panels
     ROWS = 1024  # that it is laid out for, and serves more and fewer as well
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -174,8 +174,10 @@ class PackedByMKL:
         return has_mkl() and native.has_room(weight)
 
     def product(self, x: Tensor, activation: str) -> Tensor:
-        out = self.call(x, self.packed, self.weight, self.bias, x.numel() // x.shape[-1])
-        return native.activate_(out, activation)
+        later = activation != "linear"  # MKL would write the bias first, and read it once more
+        bias = None if later else self.bias
+        out = self.call(x, self.packed, self.weight, bias, x.numel() // x.shape[-1])
+        return native.finish_(out, self.bias, activation) if later else out
 
 
 class Beside:

@@ -27,11 +27,11 @@ from zoo.nn.native.memory import free, place, zeros
 __all__ = [
     "Panels",
     "Places",
-    "activate_",
     "attend",
     "attend_many",
     "attends",
     "attends_many",
+    "finish_",
     "has_room",
     "largest",
     "layer_norm",
@@ -143,16 +143,18 @@ class Panels:
         return Panels, (self.dense(), self.bias, self.scale)
 
 
-def activate_(x: Tensor, activation: str) -> Tensor:
-    """Applies an activation to x, fp32 in one piece that nobody else reads, and returns it. GELU's
-    tanh takes PyTorch five times as long."""
+def finish_(x: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """Adds a bias (o) to x (... o), applies an activation, and returns it: fp32 in one piece that
+    nobody else reads. GELU's tanh takes PyTorch five times as long."""
     found = library()
     if found is None or activation not in FUSED:
-        return activate(x, activation)
-    if activation != "linear":
-        count = x.numel()
-        threads = torch.get_num_threads() if count > WORTH_IT else 1
-        found.activate(x.data_ptr(), count, FUSED[activation], threads)
+        return activate(x if bias is None else x.add_(bias), activation)
+    if bias is None and activation == "linear":
+        return x
+    address = None if bias is None else bias.data_ptr()
+    outputs, count = x.shape[-1], x.numel()
+    threads = torch.get_num_threads() if count > WORTH_IT else 1
+    found.finish(x.data_ptr(), address, count // outputs, outputs, FUSED[activation], threads)
     return x
 
 

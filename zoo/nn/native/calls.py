@@ -114,8 +114,8 @@ def library() -> Any | None:
         function.argtypes, function.restype = [ctypes.POINTER(given)], FLAG
     found.lay.argtypes = [ADDRESS] * 2 + [COUNT] * 2 + [FLAG]
     found.lay.restype = None
-    found.activate.argtypes = [ADDRESS, COUNT] + [FLAG] * 2
-    found.activate.restype = None
+    found.finish.argtypes = [ADDRESS] * 2 + [COUNT] * 2 + [FLAG] * 2
+    found.finish.restype = None
     found.largest.argtypes = [ADDRESS] * 2 + [COUNT] * 3 + [FLAG] * 2
     found.largest.restype = None
     found.play.argtypes = [ADDRESS, COUNT]

@@ -363,7 +363,9 @@ INLINE void attend(const Job *job, int64_t unit, float *room, const int kind) {
     int64_t units = job->units, wide = job->wide, c = m->c, past = m->s - m->n, count = 0;
     int64_t at = unit % units * job->group * wide;
     float *keys = room, *values = keys + KEYS * c, *own = values + KEYS * c + KEYS * WIDE;
-    Meeting x = {.m = m, .row = unit / units / m->h, .head = unit / units % m->h};
+    int64_t pair = unit / units; /* those that read one bias, or one key head, follow each other */
+    Meeting x = {.m = m, .row = pair / m->h, .head = pair % m->h};
+    if (m->bias) x.row = pair % m->b, x.head = pair / m->b;
     x.scores = values + KEYS * c;
     Block blocks[GROUP];
     for (; count < job->group && at < m->n; count++, at += wide, own += 2 * c * WIDE) {

@@ -77,9 +77,12 @@ static const void *turned(const void *x, int64_t m, int64_t words, int threads) 
 
 /* ------------------------------------------------------------------------------- what they end in */
 
-/* A panel's numbers, so many of them as there are; sixteen are one instruction. */
+/* A panel's numbers, so many of them as there are; sixteen are one instruction, if gcc sees it. */
 INLINE void move(void *to, const void *from, int64_t count, const size_t size) {
-    memcpy(to, from, count == WIDE ? WIDE * size : (size_t)count * size);
+    if (count == WIDE)
+        memcpy(to, from, WIDE * size);
+    else
+        memcpy(to, from, (size_t)count * size);
 }
 
 INLINE floats sixteen(const float *from, int64_t o, int64_t count) { /* from o on; zeros of NULL */
@@ -116,20 +119,22 @@ INLINE void write_int8(const Job *job, int64_t r, int64_t o, integers sums) {
     move((float *)job->y + r * job->o + o, &y, count, sizeof(float));
 }
 
-CLONES static void span_activate(const void *data, int64_t first, int64_t last) {
+CLONES static void span_finish(const void *data, int64_t first, int64_t last) {
     const Job *job = data;
-    for (int64_t n = first * WIDE; n < least(last * WIDE, job->o); n += WIDE) {
-        float *y = (float *)job->y + n;
-        int64_t count = least(job->o - n, WIDE);
-        floats out = activated(sixteen(y, 0, count), job->activation);
-        move(y, &out, count, sizeof *y);
-    }
+    for (int64_t r = first; r < last; r++)
+        for (int64_t n = 0; n < job->o; n += WIDE) {
+            float *y = (float *)job->y + r * job->o + n;
+            int64_t count = least(job->o - n, WIDE);
+            floats sums = sixteen(y, 0, count) + sixteen(job->bias, n, count);
+            sums = activated(sums, job->activation);
+            move(y, &sums, count, sizeof *y);
+        }
 }
 
-/* Applies an activation to `count` numbers that another library's product has left. */
-void activate(float *y, int64_t count, int activation, int threads) {
-    Job job = {NULL, NULL, NULL, NULL, NULL, y, 1, count, 0, activation};
-    run(span_activate, &job, SIXTEENS(count), threads);
+/* Adds a bias (o, or NULL) to what another library's product has left, and applies an activation. */
+void finish(float *y, const float *bias, int64_t m, int64_t o, int activation, int threads) {
+    Job job = {NULL, NULL, bias, NULL, NULL, y, m, o, 0, activation};
+    run(span_finish, &job, m, threads);
 }
 
 /* ------------------------------------------------------------------------------------ in registers */
