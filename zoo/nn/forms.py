@@ -170,7 +170,6 @@ class PackedByMKL:
 
     @staticmethod
     def may_pack(weight: Tensor) -> bool:
-        """Returns whether MKL is at home, and memory for a copy is free."""
         return has_mkl() and native.has_room(weight)
 
     def product(self, x: Tensor, activation: str) -> Tensor:

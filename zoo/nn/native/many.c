@@ -41,6 +41,13 @@ typedef struct {
     floats most[VECTORS], sum[VECTORS]; /* the largest score, and the sum of powers below it */
 } Block;
 
+/* Rows that the next unit reads, and this one writes: they lie far apart, where the processor does
+ * not see them coming. */
+typedef struct {
+    const char *at;
+    int64_t step, bytes, rows, done; /* bytes of a row; of those that were asked for */
+} Ahead;
+
 /* What the blocks of a unit meet: n keys, from `at` on. */
 typedef struct {
     const Many *m;
@@ -48,6 +55,7 @@ typedef struct {
     const void *k, *v; /* rows of c; for tiles c rows of KEYS values */
     int64_t k_s, v_s;  /* steps from one to the next */
     float *scores;     /* KEYS WIDE; then weights, for tiles words of two */
+    Ahead *ahead, *end;
 } Meeting;
 
 static int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -174,11 +182,26 @@ INLINE void product(const float *from, int64_t row, int64_t step, const float *l
         }
 }
 
-INLINE void products(const float *from, int64_t row, int64_t step, const float *lanes,
+enum { LINES = 16 }; /* asked for at a time: as many as can be on their way */
+
+INLINE void look_ahead(Meeting *x) {
+    for (int n = 0; n < LINES && x->ahead < x->end; n++) {
+        Ahead *a = x->ahead;
+        __builtin_prefetch(a->at + a->done, 0, 2);
+        a->done += 64;
+        if (a->done < a->bytes) continue;
+        a->done = 0, a->at += a->step;
+        if (--a->rows <= 0) x->ahead++;
+    }
+}
+
+INLINE void products(Meeting *x, const float *from, int64_t row, int64_t step, const float *lanes,
                      int64_t steps, float *to, const int add, int64_t rows, const int vectors) {
     int64_t r = 0;
-    for (; r + ROWS <= rows; r += ROWS)
+    for (; r + ROWS <= rows; r += ROWS) {
+        look_ahead(x);
         product(from + r * row, row, step, lanes, steps, to + r * WIDE, add, ROWS, vectors);
+    }
     for (; r < rows; r++)
         product(from + r * row, row, step, lanes, steps, to + r * WIDE, add, 1, vectors);
 }
@@ -276,7 +299,7 @@ INLINE int change(const Meeting *x, const Block *b, int64_t at, int64_t n, const
 
 /* Makes weights of n scores, each to be scaled: powers of two, for which the scores are times
  * log2(e). Scales what was summed before. */
-INLINE void weigh(const Meeting *x, Block *b, int64_t n, float scale, const int kind,
+INLINE void weigh(Meeting *x, Block *b, int64_t n, float scale, const int kind,
                   const int vectors) {
     floats largest[VECTORS];
     scale *= 1.44269504f;
@@ -299,6 +322,7 @@ INLINE void weigh(const Meeting *x, Block *b, int64_t n, float scale, const int 
                 sum += even + odd;
                 words both = ((words)even + 0x8000) >> 16 | (((words)odd + 0x8000) & 0xffff0000u);
                 memcpy(place + t / 2 * WIDE, &both, sizeof both);
+                if (t % 16 == 0) look_ahead(x);
             }
         else
             for (int64_t t = 0; t < n; t++) {
@@ -320,7 +344,7 @@ INLINE void weigh(const Meeting *x, Block *b, int64_t n, float scale, const int 
 /* ------------------------------------------------------------------------------------ all of it */
 
 /* A block meets keys from one to another, counted from the meeting's first. */
-INLINE void meet(const Meeting *x, Block *b, int64_t from, int64_t to, const int kind,
+INLINE void meet(Meeting *x, Block *b, int64_t from, int64_t to, const int kind,
                  const int vectors) {
     const Many *m = x->m;
     int64_t c = m->c, n = to - from;
@@ -329,13 +353,13 @@ INLINE void meet(const Meeting *x, Block *b, int64_t from, int64_t to, const int
     if (kind == TILES)
         in_tiles(k + from * c, 2 * c, b->q, c / 2, x->scores, 0, rounded_up(n, LANES), vectors);
     else
-        products(wide_k + from * x->k_s, x->k_s, 1, b->q, c, x->scores, 0, n, vectors);
+        products(x, wide_k + from * x->k_s, x->k_s, 1, b->q, c, x->scores, 0, n, vectors);
     int scaled = change(x, b, x->at + from, n, vectors);
     weigh(x, b, n, scaled ? 1 : m->scale, kind, vectors);
     if (kind == TILES)
         in_tiles(v + from, 2 * KEYS, x->scores, rounded_up(n, TILE) / 2, b->y, 1, c, vectors);
     else
-        products(wide_v + from * x->v_s, 1, x->v_s, x->scores, n, b->y, 1, c, vectors);
+        products(x, wide_v + from * x->v_s, 1, x->v_s, x->scores, n, b->y, 1, c, vectors);
 }
 
 /* Fetches the n keys and values of a meeting; one block reads floats where they are. */
@@ -357,16 +381,46 @@ INLINE void fetch(Meeting *x, float *keys, float *values, int64_t blocks, const 
     x->k = keys, x->v = values, x->k_s = x->v_s = m->c;
 }
 
-/* A unit: some blocks of queries of one head. */
-INLINE void attend(const Job *job, int64_t unit, float *room, const int kind) {
+/* Those that read one bias, or one key head, follow each other. */
+INLINE void find(const Many *m, int64_t pair, int64_t *row, int64_t *head) {
+    *row = m->bias ? pair % m->b : pair / m->h;
+    *head = m->bias ? pair / m->b : pair % m->h;
+}
+
+INLINE void expect(Meeting *x, const void *from, int64_t n, int64_t step, int64_t rows,
+                   const int kind) {
+    int64_t size = kind == FP32 ? 4 : 2;
+    *x->end++ = (Ahead){(const char *)from + n * size, step * size, x->m->c * size, rows, 0};
+}
+
+/* Expects what a unit writes, and what the next one of this thread reads, if there is one. */
+INLINE void look_for(const Job *job, Meeting *x, int64_t unit, int64_t last, const int kind) {
     const Many *m = job->m;
+    int64_t row, head, wide = job->group * job->wide, at = unit % job->units * wide;
+    int64_t first = ((x->row * m->n + at) * m->h + x->head) * m->c;
+    expect(x, m->y, first, m->h * m->c, least(m->n - at, wide), kind);
+    if (unit + 1 == last) return;
+    find(m, (unit + 1) / job->units, &row, &head);
+    at = (unit + 1) % job->units * wide;
+    first = row * m->q_b + head * m->q_h + at * m->q_n;
+    expect(x, m->q, first, m->q_n, least(m->n - at, wide), kind);
+    if (at) return; /* the same keys again */
+    head /= m->h / m->g;
+    expect(x, m->k, row * m->k_b + head * m->k_g, m->k_s, least(m->s, KEYS), kind);
+    expect(x, m->v, row * m->v_b + head * m->v_g, m->v_s, least(m->s, KEYS), kind);
+}
+
+/* A unit: some blocks of queries of one head. */
+INLINE void attend(const Job *job, int64_t unit, int64_t last, float *room, const int kind) {
+    const Many *m = job->m;
+    Ahead ahead[4];
     int64_t units = job->units, wide = job->wide, c = m->c, past = m->s - m->n, count = 0;
     int64_t at = unit % units * job->group * wide;
     float *keys = room, *values = keys + KEYS * c, *own = values + KEYS * c + KEYS * WIDE;
-    int64_t pair = unit / units; /* those that read one bias, or one key head, follow each other */
-    Meeting x = {.m = m, .row = pair / m->h, .head = pair % m->h};
-    if (m->bias) x.row = pair % m->b, x.head = pair / m->b;
+    Meeting x = {.m = m, .ahead = ahead, .end = ahead};
+    find(m, unit / units, &x.row, &x.head);
     x.scores = values + KEYS * c;
+    look_for(job, &x, unit, last, kind);
     Block blocks[GROUP];
     for (; count < job->group && at < m->n; count++, at += wide, own += 2 * c * WIDE) {
         Block *b = blocks + count;
@@ -409,7 +463,7 @@ INLINE void span(const Job *job, int64_t first, int64_t last, const int kind) {
         return;
     }
     if (kind == TILES) begin_tiles();
-    for (int64_t unit = first; unit < last; unit++) attend(job, unit, room, kind);
+    for (int64_t unit = first; unit < last; unit++) attend(job, unit, last, room, kind);
     if (kind == TILES) end_tiles();
     free(room);
 }
