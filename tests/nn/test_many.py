@@ -228,6 +228,8 @@ def test_the_kernel_is_plain_under_every_rule(values, biased, dtype):
             mask = mask.also(dense=mask.dense[:, :, -queries:])
         bias = random(1, 4, queries, 40, seed=2).to(dtype) if biased else None
         for _ in range(2):  # what was worked out is kept
+            if not native.attends_many(q, k, v):
+                pytest.skip("this processor's attention is PyTorch's: tests/nn/test_kernel.py")
             found, _ = build(resolve("kernel", "sdpa")).attend(q, k, v, mask, bias, 0.3)
             assert_close(found, exact(q, k, v, mask, bias, 0.3))
 
