@@ -15,10 +15,9 @@ which decoding calls, and a stack that reads a second batch, lays copies beside 
 packed bf16 ones, that few rows are multiplied with faster (`native.Panels`, where C was compiled):
 as much memory again, and none where memory is short. int8 numbers lie so from the beginning. On an
 Intel Xeon an fp32 product of one row takes 0.55 of MKL's time so, of sixteen 0.4, of 64 0.75; a
-bf16 one of one row 0.45 of oneDNN's, of sixteen 0.6, of 128 0.9; int8 ones of 512 rows 0.8. For
-more rows of fp32 copies are packed by the library whose products they are: BERT takes 0.8 of the
-time for 128 rows with MKL's, 0.87 for 256, 0.85 to 0.98 for a thousand; where MKL is not at home
-(an AMD EPYC) 0.96 with oneDNN's.
+bf16 one of one row 0.45 of oneDNN's, of 128 0.9; int8 ones of 512 rows 0.8. Copies for more rows of
+fp32 are packed by the library at home: BERT takes 0.8 of the time for 128 rows with MKL's, 0.87 for
+256, 0.85 to 0.98 for a thousand, on an AMD EPYC 0.96 with oneDNN's.
 """
 
 # m rows, i inputs, o outputs
@@ -56,7 +55,6 @@ __all__ = [
     "refuse_inexact",
     "thaw",
 ]
-
 
 MANY = 512  # rows, whose product takes several times what laying out their weight does
 
@@ -170,6 +168,7 @@ class PackedByMKL:
 
     @staticmethod
     def may_pack(weight: Tensor) -> bool:
+        """Returns whether MKL is at home, and memory for a copy is free."""
         return has_mkl() and native.has_room(weight)
 
     def product(self, x: Tensor, activation: str) -> Tensor:

@@ -110,7 +110,7 @@ class SDPAKernel(Kernel):
             wide = None if bias is None else bias.float()
             if wide is None or (len(wide) == 1 and wide.stride(3) == 1):
                 return native.attend(q, k, v, wide, scale, window=mask.window), state
-        if self.backend == "auto" and not dropout and native.attends_many(q, k, v):
+        if self._chooses(dropout) and native.attends_many(q, k, v):
             pieces = mask.pieces(queries, keys, q.device, bias)
             return native.attend_many(q, k, v, scale, *pieces), state
         if (queries == 1 and _widened(q)) or k.dtype != q.dtype:
@@ -135,8 +135,12 @@ class SDPAKernel(Kernel):
             )
         return out, state
 
+    def _chooses(self, dropout: float) -> bool:
+        """Returns whether another kernel than PyTorch's may be taken."""
+        return self.backend == "auto" and not dropout
+
     def _reads(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
-        return self.backend == "auto" and not dropout and native.attends(q, k, v)
+        return self._chooses(dropout) and native.attends(q, k, v)
 
     def attend_slots(self, q, slots, places, scale, window=None):
         k, v = slots[:, None]
@@ -147,7 +151,7 @@ class SDPAKernel(Kernel):
     def _groups_itself(self, q: Tensor, dropout: float) -> bool:
         """Returns whether two products are faster than PyTorch's kernel, which reads keys once for
         every head of a group: for one query on a CPU they take half the time."""
-        plain = q.device.type == "cpu" and self.backend == "auto" and not dropout
+        plain = q.device.type == "cpu" and self._chooses(dropout)
         return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
     def keep(self, x: Tensor) -> Tensor:

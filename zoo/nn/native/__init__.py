@@ -186,15 +186,11 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     or compiled."""
     return (
         q.shape[2] == 1
-        and q.device.type == "cpu"
-        and q.dtype in FLOATS
+        and reads(q)
         and k.dtype in FLOATS
         and q.shape[3] <= CHANNELS
         and q.stride(3) == k.stride(3) == 1
         and k.stride() == v.stride()
-        and not torch.is_grad_enabled()
-        and library() is not None
-        and runs_as_called()
     )
 
 
@@ -249,13 +245,10 @@ def attends_many(q: Tensor, k: Tensor, v: Tensor) -> bool:
     AVX-512, bf16 on one with tiles, nothing trained or compiled."""
     return (
         q.shape[2] >= SEVERAL
-        and q.device.type == "cpu"
+        and reads(q)
         and q.dtype == k.dtype == v.dtype
         and q.shape[3] == v.shape[3] <= CHANNELS
         and q.stride(3) == k.stride(3) == v.stride(3) == 1
-        and not torch.is_grad_enabled()
-        and library() is not None
-        and runs_as_called()
         and _multiplies(q.dtype, q.shape[3])
     )
 
